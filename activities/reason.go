@@ -1,0 +1,16 @@
+package activities
+
+// Code is the stable name of why something is parked or waits. Codes are part
+// of the product's interface: they never change their meaning.
+type Code string
+
+// Reason says why a database or table does not go on, and what mends it.
+type Reason struct {
+	Code Code `json:"code"`
+	// Message is one sentence for people. It holds no row values and no secrets.
+	Message string `json:"message"`
+	// Remedy is the SQL, setting or command that mends it.
+	Remedy string `json:"remedy,omitempty"`
+	// Since is when it was first seen, in RFC 3339.
+	Since string `json:"since,omitempty"`
+}

@@ -1,0 +1,217 @@
+// Package workflows holds the decisions of Millrace: what runs next for each
+// database. It does no I/O; everything that touches the world is an activity.
+//
+// One workflow, Database, runs for each database of the fleet file. It is
+// addressed by [DatabaseID], asked by the queries and updates named here, and
+// told by signals of the same names.
+package workflows
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/activities"
+	"github.com/millrace-io/millrace/activities/fleet"
+)
+
+// The lanes: one kind of work each, one task queue each.
+const (
+	LaneControl = "control"
+	LaneCapture = "capture"
+	LaneCopy    = "copy"
+	LaneCommit  = "commit"
+)
+
+// Lanes lists all lanes, in the order in which they are shown.
+var Lanes = []string{LaneControl, LaneCapture, LaneCopy, LaneCommit}
+
+// Queue returns the task queue of a lane: millrace.<region>.<pool>.<lane>.
+func Queue(region, pool, lane string) string {
+	return "millrace." + region + "." + pool + "." + lane
+}
+
+// WorkerQueue returns the task queue that one worker alone serves, so that its
+// caches stay warm.
+func WorkerQueue(region, pool, lane, worker string) string {
+	return Queue(region, pool, lane) + ".@" + worker
+}
+
+// DatabaseID returns the id of a database's workflow: millrace/<region>/<database>.
+func DatabaseID(region, database string) string {
+	return "millrace/" + region + "/" + database
+}
+
+// Workflow types.
+const (
+	DatabaseWorkflow = "Database"
+	CopyWorkflow     = "Copy"
+	VerifyWorkflow   = "Verify"
+)
+
+// Updates, and signals of the same names. Signals carry the same input; their
+// outcome is in the status.
+const (
+	Apply  = "apply"  // input ApplyInput, output Accepted
+	Pause  = "pause"  // input PauseInput, output Accepted
+	Resume = "resume" // input ResumeInput, output Accepted
+	Remove = "remove" // input RemoveInput, output Removed
+	Wait   = "wait"   // input WaitInput, output Waited; update alone
+	Verify = "verify" // input VerifyInput, output Started; update alone
+)
+
+// StatusQuery is the query that returns a Status.
+const StatusQuery = "status"
+
+// Search attributes, registered by the init command.
+const (
+	AttrDatabase = "MillraceDatabase" // Keyword
+	AttrRegion   = "MillraceRegion"   // Keyword
+	AttrPhase    = "MillracePhase"    // Keyword
+	AttrReason   = "MillraceReason"   // KeywordList
+)
+
+// Phase is the state of a database or a table.
+type Phase string
+
+// The phases of a database.
+const (
+	Preparing Phase = "preparing"
+	Running   Phase = "running"
+	Paused    Phase = "paused"
+	Parked    Phase = "parked"
+	Removing  Phase = "removing"
+)
+
+// The phases of a table, besides Paused and Parked.
+const (
+	Waiting    Phase = "waiting"
+	Copying    Phase = "copying"
+	CatchingUp Phase = "catching-up"
+	Live       Phase = "live"
+	Gone       Phase = "gone"
+)
+
+// DatabaseInput starts a Database workflow. It is used with signal-with-start:
+// the signal is Apply, with the same configuration.
+type DatabaseInput struct {
+	Config fleet.Database `json:"config"`
+	// State is carried across continue-as-new; nil at the first start.
+	State *State `json:"state,omitempty"`
+}
+
+// ApplyInput replaces the configuration.
+type ApplyInput struct {
+	Config fleet.Database `json:"config"`
+}
+
+// PauseInput stops commit and copy; with Capture, capture too.
+type PauseInput struct {
+	Capture bool `json:"capture,omitempty"`
+}
+
+// ResumeInput continues what was paused or parked.
+type ResumeInput struct{}
+
+// RemoveInput ends the mirror. The topic and the lake stay.
+type RemoveInput struct {
+	// Force goes on where the database cannot be reached, leaving behind what
+	// the answer lists.
+	Force bool `json:"force,omitempty"`
+}
+
+// Removed is the answer to Remove.
+type Removed struct {
+	// Dropped and Left name slots and publications.
+	Dropped []string `json:"dropped,omitempty"`
+	Left    []string `json:"left,omitempty"`
+}
+
+// Accepted is the answer to a request that goes on after the answer.
+type Accepted struct {
+	Phase Phase `json:"phase"`
+}
+
+// Goals of a wait.
+const (
+	UntilLive     = "live"
+	UntilCaughtUp = "caught-up"
+)
+
+// WaitInput waits until all tables are live, or until everything committed at
+// the source when it was called can be read from the lake.
+type WaitInput struct {
+	Until   string        `json:"until"`
+	Timeout time.Duration `json:"timeout"`
+}
+
+// Waited is the answer to Wait. Reached is false where time ran out or where
+// something that is parked or paused makes the goal impossible; Why then says
+// what stands in the way.
+type Waited struct {
+	Reached bool   `json:"reached"`
+	Why     string `json:"why,omitempty"`
+}
+
+// VerifyInput names the tables to prove (schema.table); none means all that
+// have been copied.
+type VerifyInput struct {
+	Tables []string `json:"tables,omitempty"`
+}
+
+// Started names the workflow that carries out a request; its result is the
+// answer (for Verify: VerifyReport).
+type Started struct {
+	WorkflowID string `json:"workflow_id"`
+	RunID      string `json:"run_id"`
+}
+
+// VerifyReport is the result of the Verify workflow.
+type VerifyReport struct {
+	Database string                   `json:"database"`
+	LSN      string                   `json:"lsn"`
+	Tables   []activities.TableReport `json:"tables"`
+}
+
+// Equal tells whether every table was proven equal.
+func (r *VerifyReport) Equal() bool {
+	for i := range r.Tables {
+		if !r.Tables[i].Equal {
+			return false
+		}
+	}
+	return len(r.Tables) > 0
+}
+
+// Status is the answer to StatusQuery: what the workflow knows. Lag, rows and
+// positions of running lanes are in the heartbeat details of the pending
+// activities Capture ([activities.CaptureProgress]) and Commit
+// ([activities.CommitProgress]).
+type Status struct {
+	Name     string             `json:"name"`
+	Region   string             `json:"region"`
+	Pool     string             `json:"pool"`
+	Phase    Phase              `json:"phase"`
+	Reason   *activities.Reason `json:"reason"`
+	Workers  []string           `json:"workers"`
+	Epoch    uint32             `json:"epoch"`
+	Tables   []TableStatus      `json:"tables"`
+	Requests []Request          `json:"requests,omitempty"`
+}
+
+// TableStatus is one table's part of a Status.
+type TableStatus struct {
+	Name       string             `json:"name"` // schema.table
+	OID        uint32             `json:"oid"`
+	Phase      Phase              `json:"phase"`
+	Reason     *activities.Reason `json:"reason"`
+	Latest     string             `json:"latest"`  // URI; empty where the table has history alone
+	History    string             `json:"history"` // URI
+	RowsCopied int64              `json:"rows_copied"`
+	Position   string             `json:"position"` // the last that a commit reported; may be behind
+}
+
+// Request is one of the last twenty requests and its outcome.
+type Request struct {
+	Name    string `json:"name"`
+	At      string `json:"at"`
+	Outcome string `json:"outcome"`
+}
