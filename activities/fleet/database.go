@@ -1,0 +1,127 @@
+package fleet
+
+import (
+	"errors"
+	"strings"
+	"time"
+)
+
+// Database is the whole configuration of one database, as its workflow and its
+// activities carry it. Its JSON form holds no secret and is at most
+// [MaxDatabase] bytes.
+type Database struct {
+	// Name is the database's name in the fleet file: part of its workflow id,
+	// its topic, its slot and its folder in the lake.
+	Name string `json:"name"`
+	// Region is the region of the file.
+	Region string `json:"region"`
+	// Pool names the workers that serve the database. Default: default.
+	Pool string `json:"pool"`
+	// URL is where the source is, with user and database, and with sslmode
+	// always spelt out. It holds no password.
+	URL string `json:"url"`
+	// Password is a reference; empty where the source asks for none.
+	Password Secret `json:"password,omitempty"`
+	// Tables are patterns schema.table, where * stands for any run of
+	// characters; those that begin with ! exclude. A table is mirrored when one
+	// of the others matches it and none of these does.
+	Tables []string `json:"tables"`
+	// Columns are the casts of single columns.
+	Columns []Cast `json:"columns,omitempty"`
+	// Freshness is how late a change may become visible in the lake. Default: 5s.
+	Freshness time.Duration `json:"freshness"`
+	// HeartbeatTimeout is that of the file's temporal section.
+	HeartbeatTimeout time.Duration `json:"heartbeat_timeout"`
+	// Lake is the file's lake, without a trailing slash.
+	Lake string `json:"lake"`
+	// Topic says how the database's topic is called and made.
+	Topic Topic `json:"topic"`
+	// AllowInsecure is that of the file.
+	AllowInsecure bool `json:"allow_insecure,omitempty"`
+}
+
+// Topic is the Kafka topic of one database.
+type Topic struct {
+	Name        string        `json:"name"`
+	Partitions  int           `json:"partitions"`
+	Replication int           `json:"replication"`
+	MinInSync   int           `json:"min_insync"`
+	Retention   time.Duration `json:"retention"`
+}
+
+// Cast gives one column another Delta type than the one its PostgreSQL type
+// maps to. The names are PostgreSQL's, unquoted.
+type Cast struct {
+	Schema string `json:"schema"`
+	Table  string `json:"table"`
+	Column string `json:"column"`
+	// Type is one of [CastTypes].
+	Type string `json:"type"`
+}
+
+// CastTypes are the types that a column can be cast to.
+var CastTypes = []string{"string"}
+
+// Casts returns the casts of one table, by column. It is nil where there are
+// none.
+func (d *Database) Casts(schema, table string) map[string]string {
+	var m map[string]string
+	for _, c := range d.Columns {
+		if c.Schema == schema && c.Table == table {
+			if m == nil {
+				m = make(map[string]string)
+			}
+			m[c.Column] = c.Type
+		}
+	}
+	return m
+}
+
+// errIdentifier is the class of faults in dotted names.
+var errIdentifier = errors.New("bad name")
+
+// splitName splits schema.table.column at its dots. A part in double quotes may
+// hold dots, and doubled quotes stand for one, as in SQL.
+func splitName(s string) ([]string, error) {
+	var parts []string
+	for {
+		var part strings.Builder
+		if strings.HasPrefix(s, `"`) {
+			s = s[1:]
+			for {
+				i := strings.IndexByte(s, '"')
+				if i < 0 {
+					return nil, errIdentifier
+				}
+				part.WriteString(s[:i])
+				s = s[i+1:]
+				if !strings.HasPrefix(s, `"`) {
+					break
+				}
+				part.WriteByte('"')
+				s = s[1:]
+			}
+			if s != "" && s[0] != '.' {
+				return nil, errIdentifier
+			}
+		} else {
+			i := strings.IndexByte(s, '.')
+			if i < 0 {
+				i = len(s)
+			}
+			if strings.Contains(s[:i], `"`) {
+				return nil, errIdentifier
+			}
+			part.WriteString(s[:i])
+			s = s[i:]
+		}
+		if part.Len() == 0 {
+			return nil, errIdentifier
+		}
+		parts = append(parts, part.String())
+		if s == "" {
+			return parts, nil
+		}
+		s = s[1:]
+	}
+}

@@ -1,0 +1,189 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Fault is one thing wrong with a fleet file.
+type Fault struct {
+	// File is the file's name without its folder.
+	File string
+	// Line and Column count from 1. Zero means that the fault has no place.
+	Line, Column int
+	// Path names the value, such as databases.shop.url; empty for the file.
+	Path string
+	// Message says what is wrong and what to write instead.
+	Message string
+	// Quote is the line, with secrets masked.
+	Quote string
+}
+
+// Error returns the place, the message and the quoted line with a mark.
+func (f *Fault) Error() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", f.Line, f.Column)
+	}
+	b.WriteString(": ")
+	if f.Path != "" {
+		b.WriteString(f.Path + ": ")
+	}
+	b.WriteString(f.Message)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, "\n%6d | %s", f.Line, f.Quote)
+		if f.Column >= 1 && f.Column <= len([]rune(f.Quote)) {
+			b.WriteString("\n       | " + strings.Repeat(" ", f.Column-1) + "^")
+		}
+	}
+	return b.String()
+}
+
+// Faults are all faults of one file, in the order of their lines.
+type Faults []*Fault
+
+// Error returns every fault, one after the other.
+func (fs Faults) Error() string {
+	texts := make([]string, len(fs))
+	for i, f := range fs {
+		texts[i] = f.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Unwrap returns the faults one by one.
+func (fs Faults) Unwrap() []error {
+	errs := make([]error, len(fs))
+	for i, f := range fs {
+		errs[i] = f
+	}
+	return errs
+}
+
+// sorted returns the faults by place, without those said twice.
+func (fs Faults) sorted() Faults {
+	slices.SortStableFunc(fs, func(a, b *Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.CompactFunc(fs, func(a, b *Fault) bool {
+		return a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
+	})
+}
+
+// masked is what stands in quotes for the rest of a line that holds a secret.
+const masked = "***"
+
+var (
+	secretKey   = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|api_?key`)
+	secretLine  = regexp.MustCompile(`(?i)[\w-]*(?:pass|pwd|secret|token|credential|api_?key)[\w-]*["']?\s*[:=]\s*`)
+	credentials = regexp.MustCompile(`://[^/\s]*:[^/\s]*@`)
+)
+
+// isSecretKey tells whether a value under this key may be a secret, even where
+// the key is misspelt.
+func isSecretKey(key string) bool {
+	return secretKey.MatchString(key) || distance(strings.ToLower(key), "password") <= 3
+}
+
+// quotable returns the lines of src as they may be shown: without secrets and
+// without characters that a terminal would obey.
+func quotable(src []byte) []string {
+	lines := strings.Split(string(src), "\n")
+	for i, line := range lines {
+		line = strings.Map(func(c rune) rune {
+			switch {
+			case c == '\t':
+				return ' '
+			case !unicode.IsPrint(c):
+				return '?'
+			}
+			return c
+		}, strings.TrimRight(line, "\r"))
+		for _, at := range secretLine.FindAllStringIndex(line, -1) {
+			value := strings.TrimLeft(line[at[1]:], `"' `)
+			end := strings.IndexAny(value, `"' ,}`)
+			if end < 0 {
+				end = len(value)
+			}
+			if _, err := ParseSecret(value[:end]); err != nil && value != "" {
+				line = line[:at[1]] + masked
+				break
+			}
+		}
+		if at := credentials.FindStringIndex(line); at != nil {
+			line = line[:at[0]] + "://" + masked
+		}
+		if r := []rune(line); len(r) > 200 {
+			line = string(r[:200]) + " …"
+		}
+		lines[i] = line
+	}
+	return lines
+}
+
+// mask hides the values of n that may be secrets from the quoted lines.
+func (r *reader) mask(n ast.Node) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		for _, v := range n.Values {
+			r.mask(v)
+		}
+	case *ast.MappingValueNode:
+		if s, ok := scalar(n.Value); ok && isSecretKey(keyText(n.Key)) {
+			if _, err := ParseSecret(s); err != nil {
+				r.hide(n.Key, n.Value, s)
+			}
+		}
+		r.mask(n.Value)
+	case *ast.SequenceNode:
+		for _, v := range n.Values {
+			r.mask(v)
+		}
+	case *ast.AnchorNode:
+		r.mask(n.Value)
+	case *ast.TagNode:
+		r.mask(n.Value)
+	}
+}
+
+// hide masks a value: the rest of its key's line, and every line below that
+// the value covers.
+func (r *reader) hide(key ast.MapKeyNode, value ast.Node, text string) {
+	from := key.GetToken().Position
+	if i := from.Line - 1; i >= 0 && i < len(r.lines) {
+		line := []rune(r.lines[i])
+		keep := min(len(line), max(0, from.Column-1)+len([]rune(keyText(key))))
+		rest := string(line[keep:])
+		if colon := strings.IndexByte(rest, ':'); colon >= 0 {
+			r.lines[i] = string(line[:keep]) + rest[:colon+1] + " " + masked
+		}
+	}
+	tk := value.GetToken()
+	last := tk.Position.Line - 1 + max(strings.Count(text, "\n"), strings.Count(tk.Origin, "\n"))
+	for i := max(from.Line, tk.Position.Line-1); i <= last && i < len(r.lines); i++ {
+		if i != from.Line-1 {
+			r.lines[i] = masked
+		}
+	}
+}
+
+// err returns the faults found, or nil. Lines are quoted only now that all
+// secrets in them are known.
+func (r *reader) err() error {
+	if len(r.faults) == 0 {
+		return nil
+	}
+	for _, f := range r.faults {
+		if i := f.Line - 1; i >= 0 && i < len(r.lines) {
+			f.Quote = r.lines[i]
+		}
+	}
+	return r.faults.sorted()
+}
