@@ -1,0 +1,87 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// KafkaOptions says how a broker is started. The zero value is good for tests.
+type KafkaOptions struct {
+	// Dir holds topics, offsets and log, which are kept. Empty means a
+	// temporary folder.
+	Dir string
+	// Port on 127.0.0.1. Zero means a free one.
+	Port int
+	// Settings are broker settings beside and above the defaults, which are a
+	// real broker's.
+	Settings map[string]string
+}
+
+// Kafka is one broker, so topics can have one replica only.
+type Kafka struct {
+	*Process
+	Brokers []string // addresses, host:port
+}
+
+// StartKafka starts a broker and waits until it takes connections.
+func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
+	k, err := newKafka(ctx, o, nil)
+	if err != nil {
+		return nil, fmt.Errorf("prepare Kafka: %w", err)
+	}
+	if err := k.Start(ctx); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+func newKafka(ctx context.Context, o KafkaOptions, lock *os.File) (*Kafka, error) {
+	place, err := findPlace()
+	if err != nil {
+		return nil, err
+	}
+	program, err := place.serversProgram(ctx)
+	if err != nil {
+		return nil, err
+	}
+	port, err := choosePort(o.Port)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{name: "Kafka", program: program, lock: lock}
+	if p.cwd, p.temp, err = ownDir(o.Dir, "kafka"); err != nil {
+		return nil, err
+	}
+	p.log = filepath.Join(p.cwd, "kafka.log")
+	p.args = []string{"kafka", "--dir", filepath.Join(p.cwd, "data"), "--port", strconv.Itoa(port)}
+	for name, value := range o.Settings {
+		p.args = append(p.args, "--set", name+"="+value)
+	}
+	return &Kafka{
+		Process: p,
+		Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))},
+	}, nil
+}
+
+// ownDir makes the folder of a server that runs as this process's user: dir,
+// or a temporary one when dir is empty, returned as temp too.
+func ownDir(dir, name string) (cwd, temp string, err error) {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "millrace-"+name+"-"); err != nil {
+			return "", "", fmt.Errorf("make a temporary folder: %w", err)
+		}
+		return dir, dir, nil
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", "", fmt.Errorf("resolve a folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", "", fmt.Errorf("make the folder of %s: %w", name, err)
+	}
+	return dir, "", nil
+}
