@@ -67,10 +67,17 @@ func (fs Faults) Unwrap() []error {
 	return errs
 }
 
-// sorted returns the faults by place, without those said twice.
+// sorted returns the faults by place, those without a place last, and none
+// twice.
 func (fs Faults) sorted() Faults {
+	nowhere := func(f *Fault) int {
+		if f.Line == 0 {
+			return 1
+		}
+		return 0
+	}
 	slices.SortStableFunc(fs, func(a, b *Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(nowhere(a), nowhere(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return slices.CompactFunc(fs, func(a, b *Fault) bool {
 		return a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
@@ -81,9 +88,9 @@ func (fs Faults) sorted() Faults {
 const masked = "***"
 
 var (
-	secretKey   = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|api_?key`)
-	secretLine  = regexp.MustCompile(`(?i)[\w-]*(?:pass|pwd|secret|token|credential|api_?key)[\w-]*["']?\s*[:=]\s*`)
-	credentials = regexp.MustCompile(`://[^/\s]*:[^/\s]*@`)
+	secretKey   = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|api[_-]?key`)
+	secretLine  = regexp.MustCompile(`(?i)[\w-]*(?:pass|pwd|secret|token|credential|api[_-]?key)[\w-]*["']?\s*[:=]\s*`)
+	credentials = regexp.MustCompile(`://[^/\s:]*:[^@\s]*@|\w:[^/\s]+@`)
 )
 
 // isSecretKey tells whether a value under this key may be a secret, even where
@@ -118,7 +125,7 @@ func quotable(src []byte) []string {
 			}
 		}
 		if at := credentials.FindStringIndex(line); at != nil {
-			line = line[:at[0]] + "://" + masked
+			line = line[:at[0]+1] + masked
 		}
 		if r := []rune(line); len(r) > 200 {
 			line = string(r[:200]) + " …"

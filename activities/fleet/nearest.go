@@ -2,12 +2,17 @@ package fleet
 
 import "strings"
 
-// nearest returns the candidate with the fewest edits to s, the first of equals;
-// empty where there are no candidates.
+// nearest returns the candidate with the fewest edits to s, the first of equals,
+// where a candidate of which s is a part counts as one edit away. It is empty
+// where there are no candidates.
 func nearest(s string, candidates []string) string {
 	best, least := "", -1
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(s), c); least < 0 || d < least {
+		d := distance(strings.ToLower(s), c)
+		if len(s) > 2 && strings.Contains(c, strings.ToLower(s)) {
+			d = min(d, 1)
+		}
+		if least < 0 || d < least {
 			best, least = c, d
 		}
 	}

@@ -159,9 +159,34 @@ func (r *reader) resolve(n ast.Node) ast.Node {
 	return n
 }
 
+// glued returns the text of what the parser takes for a mapping with one key
+// and YAML does not, because no space follows the colon: host:port in a list.
+func glued(n ast.Node) (string, bool) {
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 1 {
+		n = m.Values[0]
+	}
+	v, ok := n.(*ast.MappingValueNode)
+	if !ok || v.Start == nil || v.Value == nil {
+		return "", false
+	}
+	value, ok := scalar(v.Value)
+	if !ok {
+		value, ok = glued(v.Value)
+	}
+	key, colon, after := v.Key.GetToken(), v.Start.Position, v.Value.GetToken()
+	if m, isMap := v.Value.(*ast.MappingValueNode); isMap {
+		after = m.Key.GetToken()
+	}
+	if !ok || key.Position.Line != colon.Line || after.Position.Line != colon.Line ||
+		after.Position.Column != colon.Column+1 || after.Type == token.SingleQuoteType || after.Type == token.DoubleQuoteType {
+		return "", false
+	}
+	return key.Value + ":" + value, true
+}
+
 // entries calls each with the keys and values of a mapping, except those whose
-// key comes twice or whose value is missing.
-func (r *reader) entries(path string, n ast.Node, each func(key string, at *token.Token, value ast.Node)) {
+// key comes twice. A missing value is nil. It tells whether n is a mapping.
+func (r *reader) entries(path string, n ast.Node, each func(key string, at *token.Token, value ast.Node)) bool {
 	var values []*ast.MappingValueNode
 	switch v := r.resolve(n).(type) {
 	case *ast.MappingNode:
@@ -170,7 +195,7 @@ func (r *reader) entries(path string, n ast.Node, each func(key string, at *toke
 		values = []*ast.MappingValueNode{v}
 	default:
 		r.wrongKind(path, n, "a mapping of keys to values")
-		return
+		return false
 	}
 	seen := make(map[string]int)
 	for _, v := range values {
@@ -191,11 +216,12 @@ func (r *reader) entries(path string, n ast.Node, each func(key string, at *toke
 		}
 		each(key, at, v.Value)
 	}
+	return true
 }
 
-// object reads a mapping with known keys.
-func (r *reader) object(path string, n ast.Node, fields []field) {
-	r.entries(path, n, func(key string, at *token.Token, value ast.Node) {
+// object reads a mapping with known keys. It tells whether n is a mapping.
+func (r *reader) object(path string, n ast.Node, fields []field) bool {
+	return r.entries(path, n, func(key string, at *token.Token, value ast.Node) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key == key })
 		if i < 0 {
 			keys := make([]string, len(fields))
@@ -256,7 +282,12 @@ func (r *reader) text(into *string) func(string, ast.Node) {
 		case *ast.LiteralNode:
 			*into = v.Value.Value
 		default:
-			r.wrongKind(path, n, "a text")
+			s, ok := glued(v)
+			if !ok {
+				r.wrongKind(path, n, "a text")
+				return
+			}
+			*into = s
 		}
 	}
 }
@@ -324,7 +355,7 @@ func (r *reader) texts(each func(path string, at *token.Token, s string)) func(s
 			p := path + "[" + strconv.Itoa(i) + "]"
 			r.text(&s)(p, item)
 			if len(r.faults) == before {
-				each(p, item.GetToken(), s)
+				each(p, first(item), s)
 			}
 		}
 	}
@@ -341,6 +372,19 @@ func scalar(n ast.Node) (string, bool) {
 		return v.GetToken().Value, true
 	}
 	return "", false
+}
+
+// first returns the token where a node begins.
+func first(n ast.Node) *token.Token {
+	switch v := n.(type) {
+	case *ast.MappingNode:
+		if !v.IsFlowStyle && len(v.Values) > 0 {
+			return first(v.Values[0])
+		}
+	case *ast.MappingValueNode:
+		return v.Key.GetToken()
+	}
+	return n.GetToken()
 }
 
 // keyText returns the text of a mapping's key.
@@ -380,10 +424,11 @@ func formatDuration(d time.Duration) string {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}
 	s := d.String()
-	s = strings.TrimSuffix(s, "0s")
-	s = strings.TrimSuffix(s, "0m")
-	if s == "" {
-		return "0s"
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }

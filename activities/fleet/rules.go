@@ -44,7 +44,7 @@ func (r *reader) file() *File {
 	}
 	shared := defaults{freshness: 5 * time.Second, pool: "default"}
 	var databases ast.Node
-	r.object("", r.doc, []field{
+	if !r.object("", r.doc, []field{
 		{"region", r.named(&f.Region, regionName, "lower-case letters, digits and -, at most 32")},
 		{"temporal", func(p string, n ast.Node) { r.temporal(p, n, &f.Temporal) }},
 		{"kafka", func(p string, n ast.Node) { r.kafka(p, n, &f.Kafka) }},
@@ -52,7 +52,9 @@ func (r *reader) file() *File {
 		{"lake", r.lake(&f.Lake)},
 		{"defaults", func(p string, n ast.Node) { r.defaults(p, n, &shared) }},
 		{"databases", func(_ string, n ast.Node) { databases = n }},
-	})
+	}) {
+		return f
+	}
 	if !r.given("lake") {
 		r.faultAt("lake", "missing; say where the tables go, such as lake: file:///var/lib/lake")
 	}
@@ -80,7 +82,7 @@ func (r *reader) temporal(p string, n ast.Node, t *Temporal) {
 }
 
 func (r *reader) kafka(p string, n ast.Node, k *Kafka) {
-	r.object(p, n, []field{
+	isObject := r.object(p, n, []field{
 		{"brokers", r.texts(func(p string, at *token.Token, s string) {
 			if why := badAddress(s); why != "" {
 				r.fault(p, at, "%s", why)
@@ -96,9 +98,14 @@ func (r *reader) kafka(p string, n ast.Node, k *Kafka) {
 		{"min_insync", r.number(&k.MinInSync, 1, 15)},
 		{"tls", r.tls(&k.TLS)},
 	})
-	if len(k.Brokers) == 0 && !slices.ContainsFunc(r.faults, func(f *Fault) bool { return strings.HasPrefix(f.Path, join(p, "brokers")) }) {
+	if isObject && len(k.Brokers) == 0 && !r.faulty(join(p, "brokers")) {
 		r.faultAt(join(p, "brokers"), "missing; list at least one broker as host:port")
 	}
+}
+
+// faulty tells whether a fault was noted for path or something in it.
+func (r *reader) faulty(path string) bool {
+	return slices.ContainsFunc(r.faults, func(f *Fault) bool { return strings.HasPrefix(f.Path, path) })
 }
 
 func (r *reader) defaults(p string, n ast.Node, d *defaults) {
