@@ -20,6 +20,7 @@ import (
 	"log/slog"
 
 	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/internal/batch"
 )
 
 var (
@@ -148,10 +149,6 @@ type Info struct {
 	Files, Commits          int64
 }
 
-// Rows is the content of a table at one position, on disk, sorted by key.
-// Close removes it.
-type Rows struct{}
-
 // Diff says how two contents differ.
 type Diff struct {
 	// Equal tells that both have the same rows, each as often.
@@ -202,21 +199,6 @@ func After(p change.Position) change.Position {
 	return p
 }
 
-// Count returns how many rows there are, equal ones included.
-func (r *Rows) Count() int64 { return 0 }
-
-// Hash returns an order-independent 128-bit hash of the rows, hexadecimal.
-func (r *Rows) Hash() string { return "" }
-
-// Close removes the rows from disk.
-func (r *Rows) Close() error { return nil }
-
-// Compare compares two contents of one table and names up to limit rows that
-// differ.
-func Compare(ctx context.Context, a, b *Rows, limit int) (Diff, error) {
-	return Diff{}, errors.ErrUnsupported
-}
-
 // Mirror is a handle on one table's history and latest. One goroutine at a time
 // may use a handle, except for WriteChunk.
 type Mirror struct{}
@@ -226,6 +208,33 @@ type Mirror struct{}
 // nullable, by the next commit that carries data; one that t lacks stays and is
 // NULL from there. Anything else is ErrSchemaIncompatible and changes nothing.
 func (m *Mirror) Evolve(ctx context.Context, t *change.Table) error { return errors.ErrUnsupported }
+
+// Layout returns how events of shape t become rows of history. A layout stands
+// until the table evolves or a copy begins: Commit tells by ErrFenced when one
+// no longer fits. ErrSchemaIncompatible when t cannot be reached by adding
+// columns.
+func (m *Mirror) Layout(t *change.Table) (*batch.Layout, error) { return nil, errors.ErrUnsupported }
+
+// Stage writes the rows of b to a data file that the next Commit makes visible.
+// A transaction larger than memory is staged piece by piece. The caller may
+// reset b afterwards.
+func (m *Mirror) Stage(ctx context.Context, b *batch.Batch) error { return errors.ErrUnsupported }
+
+// Staged returns how many rows wait for Commit.
+func (m *Mirror) Staged() int64 { return 0 }
+
+// Commit makes what was staged and then the rows of b visible in one commit of
+// history, less those at or before Applied, and, where the table is live,
+// applies them to latest. The last row must end its transaction. upTo is how far
+// the table is known to be complete, at least the last row's position; the zero
+// Position means just that. Without rows nothing is written.
+//
+// After ErrFenced nothing of b or of what was staged is visible, and the handle
+// is of no use before Refresh. Any other error leaves that open: Refresh tells
+// by Applied. b may be nil.
+func (m *Mirror) Commit(ctx context.Context, b *batch.Batch, upTo change.Position) (Committed, error) {
+	return Committed{}, errors.ErrUnsupported
+}
 
 // Applied returns the position that history reached: every change at or before
 // it is visible in history. Zero means none.
