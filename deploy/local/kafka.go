@@ -30,7 +30,7 @@ type Kafka struct {
 
 // StartKafka starts a broker and waits until it takes connections.
 func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
-	k, err := newKafka(ctx, o, nil)
+	k, err := newKafka(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("prepare Kafka: %w", err)
 	}
@@ -40,7 +40,7 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	return k, nil
 }
 
-func newKafka(ctx context.Context, o KafkaOptions, lock *os.File) (*Kafka, error) {
+func newKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	place, err := findPlace()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func newKafka(ctx context.Context, o KafkaOptions, lock *os.File) (*Kafka, error
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{name: "Kafka", program: program, lock: lock}
+	p := &Process{name: "Kafka", program: program}
 	if p.cwd, p.temp, err = ownDir(o.Dir, "kafka"); err != nil {
 		return nil, err
 	}
@@ -62,10 +62,18 @@ func newKafka(ctx context.Context, o KafkaOptions, lock *os.File) (*Kafka, error
 	for name, value := range o.Settings {
 		p.args = append(p.args, "--set", name+"="+value)
 	}
-	return &Kafka{
-		Process: p,
-		Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))},
-	}, nil
+	k := &Kafka{Process: p, Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}}
+	p.probe = k.probe
+	return k, nil
+}
+
+// apiVersions asks a broker, in version 0 of the request, which requests it
+// knows; the client has no name.
+var apiVersions = []byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0xff, 0xff}
+
+// probe is nil when the broker answers.
+func (k *Kafka) probe(ctx context.Context) error {
+	return exchange(ctx, k.Brokers[0], apiVersions, make([]byte, 8))
 }
 
 // ownDir makes the folder of a server that runs as this process's user: dir,

@@ -70,10 +70,9 @@ func (p *place) reachable() (*reach, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(p.repo))
 	r := &reach{
-		dir:  filepath.Join(parent, "millrace-"+hex.EncodeToString(sum[:4])),
-		user: &syscall.Credential{Uid: serverUser, Gid: serverUser, NoSetGroups: false},
+		dir:  filepath.Join(parent, p.outsideName()),
+		user: &syscall.Credential{Uid: serverUser, Gid: serverUser},
 	}
 	if err := os.Mkdir(r.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
@@ -95,6 +94,18 @@ func (p *place) reachable() (*reach, error) {
 		}
 	}
 	return r, p.record(r.dir)
+}
+
+// outsideName is the name of the folder that root's PostgreSQL uses.
+func (p *place) outsideName() string {
+	sum := sha256.Sum256([]byte(p.repo))
+	return "millrace-" + hex.EncodeToString(sum[:4])
+}
+
+// dataName is the name, in that folder, of what belongs to dir.
+func dataName(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return "data-" + hex.EncodeToString(sum[:4])
 }
 
 // openParent returns a temporary folder that any user can reach.
@@ -127,7 +138,7 @@ const recordName = "outside"
 
 // record notes in the repository's .local that dir is ours.
 func (p *place) record(dir string) error {
-	local := filepath.Join(p.repo, ".local")
+	local := filepath.Join(p.repo, DefaultDir)
 	if err := os.MkdirAll(local, 0o755); err != nil {
 		return fmt.Errorf("record the folder for PostgreSQL: %w", err)
 	}
@@ -178,8 +189,7 @@ func (r *reach) dirFor(dir string) (string, error) {
 		return "", fmt.Errorf("resolve a folder: %w", err)
 	}
 	if r.user != nil {
-		sum := sha256.Sum256([]byte(dir))
-		dir = filepath.Join(r.dir, "data-"+hex.EncodeToString(sum[:4]))
+		dir = filepath.Join(r.dir, dataName(dir))
 	}
 	return dir, r.mkdir(dir)
 }
@@ -197,5 +207,33 @@ func (r *reach) program(path string) (string, error) {
 	if err := copyFile(path, to, 0o755); err != nil {
 		return "", fmt.Errorf("copy a program for PostgreSQL's user: %w", err)
 	}
-	return to, errors.Join(os.Chmod(bin, 0o755))
+	return to, os.Chmod(bin, 0o755)
+}
+
+// removeOutside removes the folder below a temporary one that root's
+// PostgreSQL used for dir or for the tests of this repository. When dir is
+// not the repository's .local, only what belongs to dir goes.
+func (p *place) removeOutside(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	record := filepath.Join(p.repo, DefaultDir, recordName)
+	b, err := os.ReadFile(record)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read which folder PostgreSQL used: %w", err)
+	}
+	outside := string(bytes.TrimSpace(b))
+	if base := filepath.Base(outside); !filepath.IsAbs(outside) || base != p.outsideName() {
+		return fmt.Errorf("%s names %q, which is none of ours: remove the file", record, outside)
+	}
+	if dir != filepath.Join(p.repo, DefaultDir) {
+		outside = filepath.Join(outside, dataName(filepath.Join(dir, "postgres")))
+	}
+	if err := os.RemoveAll(outside); err != nil {
+		return fmt.Errorf("remove the folder that PostgreSQL used: %w", err)
+	}
+	return nil
 }

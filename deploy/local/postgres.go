@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Versions are the PostgreSQL versions that can be started, by major version.
@@ -89,7 +91,7 @@ func defaultSettings(durable bool) map[string]string {
 // connections: some two seconds, and longer the first time that a version is
 // fetched.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
-	p, err := newPostgres(ctx, o, nil)
+	p, err := newPostgres(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
 	}
@@ -108,7 +110,7 @@ type postgresServer struct {
 	cache   string // the folder that keeps it
 }
 
-func newPostgres(ctx context.Context, o PostgresOptions, lock *os.File) (*postgresServer, error) {
+func newPostgres(ctx context.Context, o PostgresOptions) (*postgresServer, error) {
 	if o.Version == "" {
 		o.Version = DefaultPG
 	}
@@ -137,7 +139,7 @@ func newPostgres(ctx context.Context, o PostgresOptions, lock *os.File) (*postgr
 		return nil, err
 	}
 
-	p := &Process{name: "PostgreSQL " + o.Version, program: program, user: reach.user, lock: lock}
+	p := &Process{name: "PostgreSQL " + o.Version, program: program, user: reach.user}
 	s := &postgresServer{
 		Postgres: &Postgres{
 			Process: p,
@@ -181,12 +183,41 @@ func newPostgres(ctx context.Context, o PostgresOptions, lock *os.File) (*postgr
 		"--user", s.User,
 		"--password", s.Password,
 	}
+	p.probe = s.probe
 	settings := defaultSettings(o.Durable)
 	maps.Copy(settings, o.Settings)
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		p.args = append(p.args, "--set", name+"="+settings[name])
 	}
 	return s, nil
+}
+
+// sslRequest asks PostgreSQL whether it speaks TLS; it answers one byte.
+var sslRequest = []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f}
+
+// probe is nil when the server answers.
+func (p *Postgres) probe(ctx context.Context) error {
+	return exchange(ctx, net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), sslRequest, make([]byte, 1))
+}
+
+// exchange sends a request and reads the first bytes of its answer.
+func exchange(ctx context.Context, address string, request, answer []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c, answer)
+	return err
 }
 
 // bringArchive puts a kept archive where the server's user can read it.

@@ -25,10 +25,10 @@ type Process struct {
 	args    []string // its arguments
 	log     string   // the file that collects output
 	cwd     string
-	user    *syscall.Credential // nil: this process's own
-	temp    string              // removed by Close, or by the server when this process dies; may be empty
-	probe   func(context.Context) error
-	lock    *os.File // the lock that a server of Up holds; nil for those that end with this process
+	user    *syscall.Credential         // nil: this process's own
+	temp    string                      // removed by Close, or by the server when this process dies; may be empty
+	probe   func(context.Context) error // nil when the server answers
+	lock    *os.File                    // the lock that a server of Up holds; nil for those that end with this process
 
 	mu  sync.Mutex
 	run *running // nil when it does not run
@@ -72,9 +72,6 @@ func (p *Process) start(ctx context.Context) error {
 		return fmt.Errorf("start %s: %w%s", p.name, err, p.lastWords())
 	}
 	p.run = run
-	if p.probe == nil {
-		return nil
-	}
 	for {
 		err := p.probe(ctx)
 		if err == nil {
@@ -108,7 +105,7 @@ func (p *Process) launch(ctx context.Context) (*running, error) {
 	if p.user == nil {
 		cmd.Env = os.Environ()
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user, Setpgid: p.lock == nil, Setsid: p.lock != nil}
 	run := &running{cmd: cmd, done: make(chan struct{})}
 	if p.lock == nil {
 		args = append(args, "--with-parent")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -39,11 +38,13 @@ type Temporal struct {
 	*Process
 	Address string // host:port
 	UI      string // address of the Web UI, http://host:port; empty without
+
+	program string
 }
 
 // StartTemporal starts Temporal and waits until it serves.
 func StartTemporal(ctx context.Context, o TemporalOptions) (*Temporal, error) {
-	t, err := newTemporal(ctx, o, nil)
+	t, err := newTemporal(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("prepare Temporal: %w", err)
 	}
@@ -53,7 +54,7 @@ func StartTemporal(ctx context.Context, o TemporalOptions) (*Temporal, error) {
 	return t, nil
 }
 
-func newTemporal(ctx context.Context, o TemporalOptions, lock *os.File) (*Temporal, error) {
+func newTemporal(ctx context.Context, o TemporalOptions) (*Temporal, error) {
 	place, err := findPlace()
 	if err != nil {
 		return nil, err
@@ -70,12 +71,12 @@ func newTemporal(ctx context.Context, o TemporalOptions, lock *os.File) (*Tempor
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{name: "Temporal", program: program, lock: lock}
+	p := &Process{name: "Temporal", program: program}
 	if p.cwd, p.temp, err = ownDir(o.Dir, "temporal"); err != nil {
 		return nil, err
 	}
 	p.log = filepath.Join(p.cwd, "temporal.log")
-	t := &Temporal{Process: p, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	t := &Temporal{Process: p, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), program: temporal}
 	p.args = []string{
 		"run", "--", temporal,
 		"server", "start-dev",
@@ -97,18 +98,18 @@ func newTemporal(ctx context.Context, o TemporalOptions, lock *os.File) (*Tempor
 	for _, a := range searchAttributes {
 		p.args = append(p.args, "--search-attribute", a)
 	}
-	p.probe = func(ctx context.Context) error { return t.probe(ctx, temporal) }
+	p.probe = t.probe
 	return t, nil
 }
 
 // probe is nil once the namespace and the search attributes can be used.
-func (t *Temporal) probe(ctx context.Context, temporal string) error {
+func (t *Temporal) probe(ctx context.Context) error {
 	c, err := net.Dial("tcp", t.Address) // cheaper than a program that waits
 	if err != nil {
 		return err
 	}
 	_ = c.Close()
-	cmd := exec.CommandContext(ctx, temporal, "operator", "search-attribute", "list",
+	cmd := exec.CommandContext(ctx, t.program, "operator", "search-attribute", "list",
 		"--address", t.Address, "--namespace", "default", "--command-timeout", "5s")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

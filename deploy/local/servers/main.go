@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -38,7 +39,7 @@ type common struct {
 
 func (c *common) flags(fs *flag.FlagSet) {
 	fs.BoolVar(&c.withParent, "with-parent", false, "stop when standard input ends")
-	fs.IntVar(&c.lockFD, "lock-fd", -1, "an inherited descriptor whose lock is held until the end, and not passed on")
+	fs.IntVar(&c.lockFD, "lock-fd", -1, "an inherited, locked file: it gets this process's id, and the lock is held until the end")
 	fs.StringVar(&c.remove, "remove", "", "a folder to remove when standard input ends")
 }
 
@@ -80,7 +81,9 @@ func run(args []string) error {
 		return errUsage
 	}
 	if c.lockFD >= 0 {
-		syscall.CloseOnExec(c.lockFD)
+		if err := sign(c.lockFD); err != nil {
+			return err
+		}
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -98,6 +101,19 @@ func run(args []string) error {
 		err = errors.Join(err, os.RemoveAll(c.remove))
 	}
 	return err
+}
+
+// sign writes this process's id into the locked file that it inherited, and
+// keeps the file from the processes below.
+func sign(fd int) error {
+	syscall.CloseOnExec(fd)
+	if err := syscall.Ftruncate(fd, 0); err != nil {
+		return fmt.Errorf("sign the lock: %w", err)
+	}
+	if _, err := syscall.Pwrite(fd, []byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return fmt.Errorf("sign the lock: %w", err)
+	}
+	return nil
 }
 
 // errOrphaned is the cause of a stop that nobody asked for: the parent ended.
