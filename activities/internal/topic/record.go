@@ -2,6 +2,7 @@ package topic
 
 import (
 	"encoding/hex"
+	"fmt"
 
 	"github.com/millrace-io/millrace/activities/change"
 )
@@ -23,6 +24,20 @@ type StreamID [16]byte
 
 // String returns 32 hexadecimal digits.
 func (s StreamID) String() string { return hex.EncodeToString(s[:]) }
+
+// MarshalText writes 32 hexadecimal digits.
+func (s StreamID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads 32 hexadecimal digits.
+func (s *StreamID) UnmarshalText(b []byte) error {
+	if len(b) != hex.EncodedLen(len(s)) {
+		return fmt.Errorf("parse stream id: %d characters", len(b))
+	}
+	if _, err := hex.Decode(s[:], b); err != nil {
+		return fmt.Errorf("parse stream id: %w", err)
+	}
+	return nil
+}
 
 // Record is one record of a partition. Kind says which of Data, Watermark,
 // Marker and Stream is set.
@@ -92,26 +107,3 @@ func (r *Record) Clone() Record {
 	c.Watermark.Tables = append([]TableMark(nil), r.Watermark.Tables...)
 	return c
 }
-
-// Cursor walks the changes of a data record. The zero Cursor is ready for
-// Reset; it reuses its memory.
-type Cursor struct {
-	d     *Data
-	table *change.Table
-	after change.Position
-	rest  []byte
-	err   error
-}
-
-// Reset begins at the first change of d after position after. table is the
-// shape that d's fingerprint names.
-func (c *Cursor) Reset(d *Data, table *change.Table, after change.Position) {
-	*c = Cursor{d: d, table: table, after: after, rest: d.Body}
-}
-
-// Next reads the next change into ev, reusing its memory, and returns false at
-// the end or at an error. ev's bytes alias the record.
-func (c *Cursor) Next(ev *change.Event) bool { return false }
-
-// Err returns the error that ended the walk: it is [ErrRecord].
-func (c *Cursor) Err() error { return c.err }
