@@ -1,0 +1,302 @@
+package deltalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog/schema"
+)
+
+// Version numbers the states of a table, from 0. A negative one means none.
+type Version int64
+
+// Protocol says what a reader and a writer of a table must be able to do. It
+// is not changed once it is part of a snapshot or a commit.
+type Protocol struct {
+	// MinReader and MinWriter are the protocol's version numbers.
+	MinReader int `json:"minReaderVersion"`
+	MinWriter int `json:"minWriterVersion"`
+	// ReaderFeatures is set with reader version 3 alone, WriterFeatures with
+	// writer version 7 alone. What readers need, writers need too.
+	ReaderFeatures []string `json:"readerFeatures,omitempty"`
+	WriterFeatures []string `json:"writerFeatures,omitempty"`
+}
+
+// HasFeature tells whether writers of the table must know the feature.
+func (p *Protocol) HasFeature(name string) bool {
+	return slices.Contains(p.writerFeatures(), name)
+}
+
+// Metadata describes a table. It is not changed once it is part of a snapshot
+// or a commit: change a [Metadata.Clone].
+type Metadata struct {
+	// ID is the table's, for life.
+	ID string
+	// Name and Description are for people, and may be empty.
+	Name        string
+	Description string
+	// Schema holds all columns, those of the partitions too.
+	Schema *schema.Schema
+	// PartitionColumns are names of columns that are constant in every file.
+	PartitionColumns []string
+	// Configuration holds the table's properties, unknown ones too.
+	Configuration map[string]string
+	// CreatedTime is in milliseconds since 1970; zero means unknown.
+	CreatedTime int64
+
+	formatOptions map[string]string
+	// schemaString is the text that parsedSchema was read from; it is written
+	// again as it was for as long as Schema is that very one.
+	schemaString string
+	parsedSchema *schema.Schema
+}
+
+// Clone returns a copy whose maps and slices are its own. The schema is shared:
+// put another one in its place to change it.
+func (m *Metadata) Clone() *Metadata {
+	c := *m
+	c.PartitionColumns = slices.Clone(m.PartitionColumns)
+	c.Configuration = maps.Clone(m.Configuration)
+	c.formatOptions = maps.Clone(m.formatOptions)
+	return &c
+}
+
+// Property returns a property of the table, or def when it is not set.
+func (m *Metadata) Property(key, def string) string {
+	if v, ok := m.Configuration[key]; ok {
+		return v
+	}
+	return def
+}
+
+// enabled tells whether a boolean property is true.
+func (m *Metadata) enabled(key string) bool {
+	return strings.EqualFold(m.Configuration[key], "true")
+}
+
+// Txn is the progress of one application: with the data it writes, it commits
+// how far it has come.
+type Txn struct {
+	// AppID names the application.
+	AppID string `json:"appId"`
+	// Version is the application's own count.
+	Version int64 `json:"version"`
+	// LastUpdated is in milliseconds since 1970; zero means unknown. A commit
+	// fills it in.
+	LastUpdated int64 `json:"lastUpdated,omitempty"`
+}
+
+// Domain is configuration that belongs to one user of the table.
+type Domain struct {
+	// Name identifies the domain; those beginning with "delta." are the
+	// protocol's own.
+	Name string `json:"domain"`
+	// Configuration is any string, often JSON.
+	Configuration string `json:"configuration"`
+	// Removed ends the domain.
+	Removed bool `json:"removed"`
+}
+
+// File is a data file as the log describes it: a Parquet file less the rows in
+// its deletion vector. It is immutable: change a copy.
+type File struct {
+	// Path is the file's place as the log writes it: percent-encoded, relative
+	// to the table. [File.Name] decodes it.
+	Path string
+	// Partition holds the values of the partition columns as strings; nil
+	// pointers are NULL. It is nil for tables without partitions.
+	Partition map[string]*string
+	// Size is the length of the file in bytes.
+	Size int64
+	// ModTime is when the file was written, in milliseconds since 1970.
+	ModTime int64
+	// Stats is the file's statistics as JSON; empty means none.
+	Stats string
+	// Rows counts the rows of the file, those that the vector hides too;
+	// negative means unknown.
+	Rows int64
+	// Tags are for others; nil means none.
+	Tags map[string]string
+	// Vector hides rows; nil means none.
+	Vector *Vector
+
+	rowTracking *rowTracking
+}
+
+// rowTracking keeps the fields of tables with row tracking or clustering, which
+// are read and carried into checkpoints, never written anew.
+type rowTracking struct {
+	BaseRowID               *int64
+	DefaultRowCommitVersion *int64
+	ClusteringProvider      string
+}
+
+// LiveRows counts the rows that are not hidden; negative means unknown.
+func (f *File) LiveRows() int64 {
+	if f.Rows < 0 || f.Vector == nil {
+		return f.Rows
+	}
+	return f.Rows - f.Vector.Cardinality
+}
+
+// Name returns the name of the file in the table's store. A path that leads
+// elsewhere is an error wrapping ErrUnsupported.
+func (f *File) Name() (string, error) { return objectName(f.Path) }
+
+// WithVector returns the same file with another vector; nil means none. The
+// bounds in its statistics are marked as no longer tight.
+func (f *File) WithVector(v *Vector) *File {
+	c := *f
+	c.Vector = v
+	if v != nil {
+		c.Stats = looseStats(f.Stats)
+	}
+	return &c
+}
+
+// looseStats marks bounds as wide: rows at their ends may be hidden.
+func looseStats(stats string) string {
+	switch {
+	case stats == "":
+		return stats
+	case strings.Contains(stats, `"tightBounds":false`):
+		return stats
+	case strings.Contains(stats, `"tightBounds":true`):
+		return strings.Replace(stats, `"tightBounds":true`, `"tightBounds":false`, 1)
+	}
+	body := strings.TrimRight(stats, " \t\r\n")
+	if len(body) < 2 || body[len(body)-1] != '}' || strings.TrimSpace(body[1:len(body)-1]) == "" {
+		return stats
+	}
+	return body[:len(body)-1] + `,"tightBounds":false}`
+}
+
+// compare orders files by path, then by vector: that is a file's identity in
+// the log.
+func (f *File) compare(g *File) int {
+	if c := strings.Compare(f.Path, g.Path); c != 0 || (f.Vector == nil && g.Vector == nil) {
+		return c
+	}
+	return strings.Compare(f.Vector.uniqueID(), g.Vector.uniqueID())
+}
+
+// objectName decodes the path of an add, a remove or a sidecar.
+func objectName(path string) (string, error) {
+	name, err := url.PathUnescape(path)
+	if err != nil {
+		return "", fmt.Errorf("path %q: %w: %w", path, ErrCorrupt, err)
+	}
+	u, err := url.Parse(path)
+	if err == nil && u.Scheme != "" || strings.HasPrefix(name, "/") {
+		return "", fmt.Errorf("path %q: %w: files outside the table", path, ErrUnsupported)
+	}
+	return name, nil
+}
+
+// Vector says where a deletion vector is: the set of rows of a file, counted
+// from 0, that are no longer there. It is immutable.
+type Vector struct {
+	// StorageType is u for a file of the table named by a UUID, p for a file
+	// anywhere, i for bytes in the log.
+	StorageType string `json:"storageType"`
+	// PathOrInline is what StorageType says.
+	PathOrInline string `json:"pathOrInlineDv"`
+	// Offset is where the vector begins in its file; 0 means not given.
+	Offset int32 `json:"offset,omitempty"`
+	// SizeInBytes is the length of the vector, without its frame.
+	SizeInBytes int32 `json:"sizeInBytes"`
+	// Cardinality counts the rows.
+	Cardinality int64 `json:"cardinality"`
+}
+
+// uniqueID is the vector's identity in the log; empty for none.
+func (v *Vector) uniqueID() string {
+	switch {
+	case v == nil:
+		return ""
+	case v.Offset == 0:
+		return v.StorageType + v.PathOrInline
+	}
+	return v.StorageType + v.PathOrInline + "@" + strconv.Itoa(int(v.Offset))
+}
+
+// CommitInfo is what a commit tells about itself. Only what this package uses
+// or shows is kept.
+type CommitInfo struct {
+	// Timestamp is in milliseconds since 1970, by the clock of the writer.
+	Timestamp int64 `json:"timestamp"`
+	// InCommitTimestamp is in milliseconds since 1970 and grows with every
+	// version, where the table has it; otherwise zero.
+	InCommitTimestamp int64 `json:"inCommitTimestamp,omitempty"`
+	// Operation names what was done, such as WRITE.
+	Operation string `json:"operation"`
+	// Parameters and Metrics tell more about it.
+	Parameters map[string]string `json:"operationParameters"`
+	Metrics    map[string]string `json:"operationMetrics,omitempty"`
+	// ReadVersion is the version that the commit was planned on; nil in the
+	// first.
+	ReadVersion *Version `json:"readVersion,omitempty"`
+	// IsolationLevel is the protocol's name of it.
+	IsolationLevel string `json:"isolationLevel,omitempty"`
+	// BlindAppend says that the commit adds files and read none.
+	BlindAppend bool `json:"isBlindAppend"`
+	// Engine names the software that wrote the commit.
+	Engine string `json:"engineInfo,omitempty"`
+	// TxnID identifies the commit.
+	TxnID string `json:"txnId,omitempty"`
+}
+
+// Time returns the time of the commit: the in-commit timestamp if there is one.
+func (c *CommitInfo) Time() time.Time {
+	if c.InCommitTimestamp != 0 {
+		return time.UnixMilli(c.InCommitTimestamp).UTC()
+	}
+	return time.UnixMilli(c.Timestamp).UTC()
+}
+
+// UnmarshalJSON reads what any writer wrote: parameters and metrics of any type
+// become text.
+func (c *CommitInfo) UnmarshalJSON(b []byte) error {
+	var in struct {
+		Timestamp         int64                      `json:"timestamp"`
+		InCommitTimestamp int64                      `json:"inCommitTimestamp"`
+		Operation         string                     `json:"operation"`
+		Parameters        map[string]json.RawMessage `json:"operationParameters"`
+		Metrics           map[string]json.RawMessage `json:"operationMetrics"`
+		ReadVersion       *Version                   `json:"readVersion"`
+		IsolationLevel    string                     `json:"isolationLevel"`
+		BlindAppend       bool                       `json:"isBlindAppend"`
+		Engine            string                     `json:"engineInfo"`
+		TxnID             string                     `json:"txnId"`
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	*c = CommitInfo{
+		in.Timestamp, in.InCommitTimestamp, in.Operation, texts(in.Parameters), texts(in.Metrics),
+		in.ReadVersion, in.IsolationLevel, in.BlindAppend, in.Engine, in.TxnID,
+	}
+	return nil
+}
+
+// texts returns JSON strings as their text and all else as it stands.
+func texts(m map[string]json.RawMessage) map[string]string {
+	if m == nil {
+		return nil
+	}
+	t := make(map[string]string, len(m))
+	for k, v := range m {
+		var s string
+		if json.Unmarshal(v, &s) != nil {
+			s = string(v)
+		}
+		t[k] = s
+	}
+	return t
+}

@@ -1,0 +1,443 @@
+package deltalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// Commit is what a new version of a table changes. All of it becomes visible at
+// once, or nothing does.
+type Commit struct {
+	// Read is the version that the commit was planned on; it becomes the
+	// version after. Nil means [Table.Snapshot].
+	Read *Snapshot
+	// Operation names what is done, such as WRITE, for people to read. Params
+	// and Metrics tell more about it; nil means nothing.
+	Operation string
+	Params    map[string]string
+	Metrics   map[string]string
+	// Protocol and Metadata replace those of the table; nil keeps them. Start
+	// from the table's own: see [Metadata.Clone], [Protocol.With] and
+	// [Protocol.For].
+	Protocol *Protocol
+	Metadata *Metadata
+	// Txns and Domains are set besides what else is in the table.
+	Txns    []Txn
+	Domains []Domain
+	// Remove takes files of Read away: path and vector must be theirs. Add
+	// puts files in; to change a file's vector, remove it and add
+	// [File.WithVector].
+	Remove []*File
+	Add    []*File
+	// BlindAppend says that the plan does not depend on any file of the table.
+	BlindAppend bool
+	// Rearrange says that the rows of the table stay the same, so that those
+	// who follow its changes pass over this one. The zero value is a change.
+	Rearrange bool
+}
+
+// Commit tries to write the version after c.Read. Unless another writer holds
+// that version, won is true and the snapshot is the new version. Otherwise the
+// snapshot is the newest known: the caller refreshes, judges (see
+// [Commit.Conflict]) and tries again.
+//
+// An error that wraps ErrInvalid or ErrUnsupported says that nothing was tried;
+// one that wraps ErrUncertain that the outcome could not be found out.
+func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	read := c.Read
+	if read == nil {
+		read = t.snap.Load()
+	}
+	version := read.version + 1
+	if read.version >= 0 && t.stale(t.now()) {
+		if err := t.rediscover(ctx); err != nil {
+			return nil, false, fmt.Errorf("commit version %d: %w", version, err)
+		}
+	}
+	if known := t.snap.Load(); known.version > read.version {
+		return known, false, nil
+	}
+	log, err := t.plan(read, c)
+	if err != nil {
+		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
+	}
+	body, err := log.encode(!c.Rearrange)
+	if err != nil {
+		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
+	}
+	next, err := read.apply(log, int64(len(body)))
+	if err != nil {
+		return nil, false, fmt.Errorf("commit: %w: %w", ErrInvalid, err)
+	}
+	at := t.now()
+	won, err = putCommit(ctx, t.st, version, body, log.info.TxnID)
+	if err != nil {
+		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
+	}
+	if !won {
+		return t.snap.Load(), false, nil
+	}
+	t.headAt = at
+	return t.publish(next), true, nil
+}
+
+// CommitAppend commits a blind append however many others commit meanwhile. It
+// returns ErrConflict when one of them changed what c rests on, as
+// [Commit.Conflict] tells. Before every attempt after a lost one, check judges
+// the newest version, and its error ends the attempts as it is; nil means no
+// check beyond that. CommitAppend sets c.Read.
+func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapshot) error) (*Snapshot, error) {
+	if len(c.Remove) > 0 {
+		return nil, fmt.Errorf("append: %w: it removes files", ErrInvalid)
+	}
+	c.BlindAppend = true
+	if c.Read == nil {
+		c.Read = t.Snapshot()
+	}
+	for {
+		snap, won, err := t.Commit(ctx, c)
+		if err != nil || won {
+			return snap, err
+		}
+		if snap, err = t.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		if check != nil {
+			if err := check(snap); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.Conflict(snap); err != nil {
+			return nil, err
+		}
+		c.Read = snap
+	}
+}
+
+// Conflict judges a plan that was made on c.Read against a newer version. It
+// returns an error wrapping ErrConflict where others changed the protocol, the
+// metadata, an application's progress or a domain that c sets too, or took away
+// or changed a file that c removes. Files that others added are no conflict:
+// whoever plans by what is in the table judges those.
+func (c *Commit) Conflict(now *Snapshot) error {
+	switch {
+	case now.metadata.ID != c.Read.metadata.ID:
+		return fmt.Errorf("%w: another table has taken this one's place", ErrConflict)
+	case !samePointerOrJSON(now.protocol, c.Read.protocol):
+		return fmt.Errorf("%w: the protocol has changed", ErrConflict)
+	case now.metadata != c.Read.metadata && !now.metadata.equal(c.Read.metadata):
+		return fmt.Errorf("%w: the metadata has changed", ErrConflict)
+	}
+	for _, t := range c.Txns {
+		if now.txns[t.AppID].Version != c.Read.txns[t.AppID].Version {
+			return fmt.Errorf("%w: transaction id of %s has moved", ErrConflict, t.AppID)
+		}
+	}
+	for _, d := range c.Domains {
+		if now.domains[d.Name] != c.Read.domains[d.Name] {
+			return fmt.Errorf("%w: domain %s has changed", ErrConflict, d.Name)
+		}
+	}
+	for _, f := range c.Remove {
+		if !now.Has(f) {
+			return fmt.Errorf("%w: file %s is no longer what it was", ErrConflict, f.Path)
+		}
+	}
+	return nil
+}
+
+func samePointerOrJSON(a, b *Protocol) bool {
+	return a == b || a.MinReader == b.MinReader && a.MinWriter == b.MinWriter &&
+		slices.Equal(a.ReaderFeatures, b.ReaderFeatures) && slices.Equal(a.WriterFeatures, b.WriterFeatures)
+}
+
+// equal tells whether two metadata say the same.
+func (m *Metadata) equal(o *Metadata) bool {
+	return m.ID == o.ID && m.Name == o.Name && m.Description == o.Description && m.Schema.Equal(o.Schema) &&
+		slices.Equal(m.PartitionColumns, o.PartitionColumns) && maps.Equal(m.Configuration, o.Configuration)
+}
+
+// plan turns a commit into its actions and checks them. Errors wrap ErrInvalid
+// or ErrUnsupported.
+func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
+	now := t.now().UnixMilli()
+	log := &commitLog{
+		info: &CommitInfo{
+			Timestamp: now, Operation: c.Operation, Parameters: c.Params, Metrics: c.Metrics,
+			IsolationLevel: "WriteSerializable", BlindAppend: c.BlindAppend,
+			Engine: engineName, TxnID: uuid.NewString(),
+		},
+		protocol: c.Protocol, metadata: c.Metadata,
+		domains: c.Domains, txns: slices.Clone(c.Txns), adds: c.Add,
+	}
+	if log.info.Parameters == nil {
+		log.info.Parameters = map[string]string{}
+	}
+	if read.version >= 0 {
+		log.info.ReadVersion = &read.version
+	}
+	for i := range log.txns {
+		if log.txns[i].LastUpdated == 0 {
+			log.txns[i].LastUpdated = now
+		}
+	}
+	for _, f := range c.Remove {
+		log.removes = append(log.removes, tombstone{file: f, deleted: now, dataChange: !c.Rearrange})
+	}
+	after := planned{protocol: read.protocol, metadata: read.metadata}
+	if c.Protocol != nil {
+		after.protocol = c.Protocol
+	}
+	if c.Metadata != nil {
+		after.metadata = c.Metadata
+	}
+	if err := after.check(read, c); err != nil {
+		return nil, err
+	}
+	if after.metadata.enabled(PropertyInCommitTimestamps) {
+		if read.version >= 0 && (read.info == nil || read.info.InCommitTimestamp == 0) {
+			return nil, fmt.Errorf("%w: the in-commit timestamp of version %d is not known", ErrUnsupported, read.version)
+		}
+		log.info.InCommitTimestamp = now
+		if read.info != nil {
+			log.info.InCommitTimestamp = max(now, read.info.InCommitTimestamp+1)
+		}
+	}
+	return log, nil
+}
+
+// planned is what a table will be after a commit.
+type planned struct {
+	protocol *Protocol
+	metadata *Metadata
+}
+
+func (p *planned) check(read *Snapshot, c *Commit) error {
+	first := read.version < 0
+	if !first {
+		if err := checkWrite(read.protocol, read.metadata); err != nil {
+			return err
+		}
+	}
+	if first || c.Protocol != nil || c.Metadata != nil {
+		if err := p.checkTable(read, first); err != nil {
+			return err
+		}
+	}
+	if err := p.checkNames(c); err != nil {
+		return err
+	}
+	return p.checkFiles(read, c)
+}
+
+// checkTable checks protocol and metadata: what they say of each other, and
+// what they were.
+func (p *planned) checkTable(read *Snapshot, first bool) error {
+	if err := p.protocol.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := checkRead(p.protocol, p.metadata); err != nil {
+		return err
+	}
+	if err := checkWrite(p.protocol, p.metadata); err != nil {
+		return err
+	}
+	if err := p.metadata.Schema.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for _, name := range neededFeatures(p.metadata) {
+		if !p.protocol.has(name) {
+			return fmt.Errorf("%w: the protocol lacks feature %s, which schema or properties need", ErrInvalid, name)
+		}
+	}
+	for _, name := range p.metadata.PartitionColumns {
+		if p.metadata.Schema.Field(name) < 0 {
+			return fmt.Errorf("%w: partition column %s is not in the schema", ErrInvalid, name)
+		}
+	}
+	if first {
+		return nil
+	}
+	if p.metadata.ID != read.metadata.ID {
+		return fmt.Errorf("%w: the table's id has changed", ErrInvalid)
+	}
+	if !slices.Equal(p.metadata.PartitionColumns, read.metadata.PartitionColumns) {
+		return fmt.Errorf("%w: the partition columns have changed", ErrInvalid)
+	}
+	for _, name := range read.protocol.writerFeatures() {
+		if !p.protocol.HasFeature(name) {
+			return fmt.Errorf("%w: feature %s is taken out of the protocol", ErrInvalid, name)
+		}
+	}
+	if p.protocol.MinReader < read.protocol.MinReader || p.protocol.MinWriter < read.protocol.MinWriter {
+		return fmt.Errorf("%w: the protocol goes back to older versions", ErrInvalid)
+	}
+	// Some readers ignore the vectors of a table whose property is off.
+	if read.metadata.enabled(PropertyDeletionVectors) && !p.metadata.enabled(PropertyDeletionVectors) {
+		return fmt.Errorf("%w: deletion vectors cannot be switched off", ErrInvalid)
+	}
+	if read.metadata.enabled(PropertyInCommitTimestamps) != p.metadata.enabled(PropertyInCommitTimestamps) {
+		return fmt.Errorf("%w: in-commit timestamps can be switched on at creation alone", ErrUnsupported)
+	}
+	return nil
+}
+
+// checkNames checks transactions and domains.
+func (p *planned) checkNames(c *Commit) error {
+	apps := map[string]bool{}
+	for _, t := range c.Txns {
+		if t.AppID == "" || apps[t.AppID] {
+			return fmt.Errorf("%w: transaction id %q is empty or there twice", ErrInvalid, t.AppID)
+		}
+		apps[t.AppID] = true
+	}
+	domains := map[string]bool{}
+	for _, d := range c.Domains {
+		switch {
+		case d.Name == "" || domains[d.Name]:
+			return fmt.Errorf("%w: domain %q is empty or there twice", ErrInvalid, d.Name)
+		case strings.HasPrefix(d.Name, "delta."):
+			return fmt.Errorf("%w: domain %s belongs to the protocol", ErrInvalid, d.Name)
+		}
+		domains[d.Name] = true
+	}
+	if len(c.Domains) > 0 && !p.protocol.has(FeatureDomainMetadata) {
+		return fmt.Errorf("%w: the protocol lacks feature %s", ErrInvalid, FeatureDomainMetadata)
+	}
+	return nil
+}
+
+// checkFiles checks what is removed and added.
+func (p *planned) checkFiles(read *Snapshot, c *Commit) error {
+	if len(c.Remove) > 0 && !c.Rearrange && p.metadata.enabled(PropertyAppendOnly) {
+		return fmt.Errorf("%w: rows of an append-only table stay", ErrInvalid)
+	}
+	if c.BlindAppend && len(c.Remove) > 0 {
+		return fmt.Errorf("%w: a blind append removes files", ErrInvalid)
+	}
+	removed := make(map[string]bool, len(c.Remove))
+	for _, f := range c.Remove {
+		if removed[f.Path] {
+			return fmt.Errorf("%w: file %s is removed twice", ErrInvalid, f.Path)
+		}
+		removed[f.Path] = true
+		if !read.Has(f) {
+			return fmt.Errorf("%w: file %s is not in version %d with that vector", ErrInvalid, f.Path, read.version)
+		}
+	}
+	added := make(map[string]bool, len(c.Add))
+	for _, f := range c.Add {
+		if added[f.Path] {
+			return fmt.Errorf("%w: file %s is added twice", ErrInvalid, f.Path)
+		}
+		added[f.Path] = true
+		if !removed[f.Path] && read.File(f.Path) != nil {
+			return fmt.Errorf("%w: file %s is in version %d already", ErrInvalid, f.Path, read.version)
+		}
+		if err := p.checkAdd(f); err != nil {
+			return fmt.Errorf("%w: file %s: %w", ErrInvalid, f.Path, err)
+		}
+	}
+	return nil
+}
+
+func (p *planned) checkAdd(f *File) error {
+	if _, err := f.Name(); err != nil {
+		return err
+	}
+	if f.Path == "" || f.Size <= 0 {
+		return errors.New("it has no path or no size")
+	}
+	if len(f.Partition) != len(p.metadata.PartitionColumns) {
+		return errors.New("it lacks values of partition columns, or has too many")
+	}
+	for _, name := range p.metadata.PartitionColumns {
+		if _, ok := f.Partition[name]; !ok {
+			return fmt.Errorf("it lacks the value of partition column %s", name)
+		}
+	}
+	if f.Vector == nil {
+		return nil
+	}
+	if !p.protocol.has(FeatureDeletionVectors) || !p.metadata.enabled(PropertyDeletionVectors) {
+		return errors.New("the table does not allow deletion vectors")
+	}
+	if f.Rows < 0 || f.Rows < f.Vector.Cardinality {
+		return errors.New("its deletion vector needs the number of rows, and no fewer than it hides")
+	}
+	return nil
+}
+
+// Attempts to find out what became of a commit, and the pauses between them.
+const (
+	settleAttempts = 8
+	settlePause    = 2 * time.Millisecond
+	settleFactor   = 3
+	settleTimeout  = 30 * time.Second
+)
+
+// putCommit writes the file of a version and tells whether it is ours. A reply
+// that was lost, or a retry below us, makes our own file look like another
+// writer's: the id in it decides. The same bytes may be sent again, since
+// whichever attempt lands is the same commit.
+func putCommit(ctx context.Context, st store.Store, v Version, body []byte, txnID string) (won bool, err error) {
+	name := commitName(v)
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	err = st.PutIfAbsent(ctx, name, body)
+	if err == nil {
+		return true, nil
+	}
+	// Once something was sent, the answer is wanted even if the caller has
+	// given up.
+	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	first, taken := err, errors.Is(err, store.ErrExist)
+	pause := settlePause
+	for range settleAttempts {
+		b, err := st.Get(settle, name)
+		gone := errors.Is(err, store.ErrNotExist)
+		switch {
+		case err == nil:
+			return isCommit(b, txnID), nil
+		case gone && taken:
+			// It was there and has been cleaned away: the head is far ahead.
+			return false, nil
+		case gone && ctx.Err() != nil:
+			return false, fmt.Errorf("%w: %w", ErrUncertain, first)
+		case gone:
+			err := st.PutIfAbsent(ctx, name, body)
+			if err == nil {
+				return true, nil
+			}
+			taken = errors.Is(err, store.ErrExist)
+		}
+		select {
+		case <-time.After(pause):
+			pause *= settleFactor
+		case <-settle.Done():
+		}
+	}
+	return false, fmt.Errorf("%w: %w", ErrUncertain, first)
+}
+
+// isCommit tells whether a commit's file carries an id. A file that cannot be
+// read is another's: ours can.
+func isCommit(b []byte, txnID string) bool {
+	line, _, _ := strings.Cut(string(b), "\n")
+	var a actionJSON
+	return json.Unmarshal([]byte(line), &a) == nil && a.CommitInfo != nil && a.CommitInfo.TxnID == txnID
+}

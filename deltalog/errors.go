@@ -1,0 +1,27 @@
+package deltalog
+
+import "errors"
+
+// Errors that a caller tells apart with [errors.Is].
+var (
+	// ErrNotTable says that there is no Delta table at a place.
+	ErrNotTable = errors.New("not a Delta table")
+	// ErrExists says that there is a table already.
+	ErrExists = errors.New("table exists")
+	// ErrNoVersion says that a version is not there, or no longer.
+	ErrNoVersion = errors.New("no such version")
+	// ErrUnsupported says that a table, or a commit to it, needs a feature
+	// that this package does not have. The error names it.
+	ErrUnsupported = errors.New("not supported")
+	// ErrCorrupt says that a log, a data file or a vector breaks the protocol.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrInvalid says that a commit breaks the protocol or the rules of its
+	// table, and was not tried.
+	ErrInvalid = errors.New("invalid commit")
+	// ErrConflict says that a commit was planned on a state that other writers
+	// have changed meanwhile. It has to be planned again.
+	ErrConflict = errors.New("conflicting commit")
+	// ErrUncertain says that the store could not tell whether a commit took
+	// place. The log will: see [Table.Refresh].
+	ErrUncertain = errors.New("outcome of the commit unknown")
+)

@@ -1,0 +1,62 @@
+package deltalog
+
+import (
+	"context"
+	"iter"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
+)
+
+// ReadOptions say what of a table is read. The zero value means all columns of
+// all files.
+type ReadOptions struct {
+	// Columns are names of columns, in the order wanted; nil means all.
+	Columns []string
+	// BatchRows is how many rows a batch has at most. Zero means 8192.
+	BatchRows int
+	// Files tells which files to read; nil means all.
+	Files func(*File) bool
+}
+
+// Live is some rows of a file that are not hidden.
+type Live struct {
+	*datafile.Batch
+	// Index holds the place of each row in its file, from 0.
+	Index []int64
+}
+
+// Read yields the live rows of the table, file by file in the order of
+// [Snapshot.Files]. A batch is valid until the next iteration. It ends with the
+// first error.
+func (s *Snapshot) Read(ctx context.Context, o ReadOptions) iter.Seq2[*datafile.Batch, error] {
+	return func(yield func(*datafile.Batch, error) bool) {
+		for f := range s.Files() {
+			if o.Files != nil && !o.Files(f) {
+				continue
+			}
+			for live, err := range s.ReadFile(ctx, f, o) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				if !yield(live.Batch, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ReadFile yields the live rows of one file with their places in it. Columns
+// that the file lacks are NULL; partition columns have the file's values. A
+// batch is valid until the next iteration. It ends with the first error.
+func (s *Snapshot) ReadFile(ctx context.Context, f *File, o ReadOptions) iter.Seq2[Live, error] {
+	return func(yield func(Live, error) bool) {
+		r, err := s.newFileReader(ctx, f, o)
+		if err != nil {
+			yield(Live{}, err)
+			return
+		}
+		r.run(yield)
+	}
+}

@@ -1,0 +1,224 @@
+package deltalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// head asks for the newest version.
+const head Version = -1
+
+// listing is what a part of the log's folder holds.
+type listing struct {
+	from        Version         // the listing is without what is older
+	checkpoints []checkpointRef // complete ones, oldest first
+	last        Version         // of the commits, or -1
+	first       Version         // of the commits, or -1
+}
+
+// empty tells whether there is no log at all.
+func (l *listing) empty() bool { return l.last < 0 && len(l.checkpoints) == 0 }
+
+// listLog lists the log from a version on.
+func listLog(ctx context.Context, st store.Store, from Version) (*listing, error) {
+	l := &listing{from: from, first: -1, last: -1}
+	after := ""
+	if from > 0 {
+		after = fmt.Sprintf("%s%020d", logDir, from) // sorts before all files of that version
+	}
+	type set struct {
+		version Version
+		parts   int
+	}
+	many := map[set]checkpointRef{} // its parts are those that were seen
+	for info, err := range st.List(ctx, logPrefix, after) {
+		if err != nil {
+			return nil, fmt.Errorf("list log: %w", err)
+		}
+		f, ok := parseLogName(info.Name)
+		switch {
+		case !ok:
+		case f.commit:
+			if l.first < 0 {
+				l.first = f.version
+			}
+			l.last = f.version
+		case f.parts == 0:
+			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, bytes: info.Size})
+		default:
+			c := many[set{f.version, f.parts}]
+			c.version, c.parts, c.bytes = f.version, c.parts+1, c.bytes+info.Size
+			many[set{f.version, f.parts}] = c
+			if c.parts == f.parts {
+				l.checkpoints = append(l.checkpoints, c)
+			}
+		}
+	}
+	slices.SortStableFunc(l.checkpoints, func(a, b checkpointRef) int { return cmp.Compare(a.version, b.version) })
+	return l, nil
+}
+
+// load reads a version from the log; head means the newest.
+func load(ctx context.Context, st store.Store, at Version) (*Snapshot, error) {
+	from := Version(0)
+	if hint, ok := readHint(ctx, st); ok && (at == head || hint <= at) {
+		from = hint
+	}
+	l, err := listLog(ctx, st, from)
+	if err != nil {
+		return nil, err
+	}
+	s, err := base(ctx, st, l, at)
+	if s == nil && err == nil && from > 0 {
+		// The hint is stale, or what it names cannot be read.
+		if l, err = listLog(ctx, st, 0); err != nil {
+			return nil, err
+		}
+		s, err = base(ctx, st, l, at)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		if l.empty() {
+			return nil, fmt.Errorf("open %s: %w", st.URI(), ErrNotTable)
+		}
+		if l.first != 0 {
+			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and has no readable checkpoint before it",
+				st.URI(), ErrCorrupt, l.first)
+		}
+		s = &Snapshot{st: st, version: -1, base: noCheckpoint}
+	}
+	return s.follow(ctx, at, l.last)
+}
+
+// base reads the newest readable checkpoint of a listing that is not after at;
+// nil when there is none.
+func base(ctx context.Context, st store.Store, l *listing, at Version) (*Snapshot, error) {
+	for _, c := range slices.Backward(l.checkpoints) {
+		if at != head && c.version > at {
+			continue
+		}
+		s, err := readCheckpoint(ctx, st, c)
+		if err == nil {
+			return s, nil
+		}
+		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, store.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// fetchAhead is how many commits are read at once while catching up.
+const fetchAhead = 16
+
+// follow applies the commits after s: up to a version, or until there is no
+// next one. The commits up to known were seen in a listing.
+func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, error) {
+	for to == head || s.version < to {
+		n := 1
+		if ahead := known - s.version; ahead > 1 {
+			n = int(min(ahead, fetchAhead))
+		}
+		if to != head {
+			n = int(min(Version(n), to-s.version))
+		}
+		logs, err := fetch(ctx, s.st, s.version+1, n)
+		for _, b := range logs {
+			next, err := s.replay(b)
+			if err != nil {
+				return nil, err
+			}
+			s = next
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, store.ErrNotExist) {
+			return nil, err
+		}
+		if s, err = s.end(to, known); err != nil {
+			return nil, err
+		}
+		break
+	}
+	return s.withCommitTime(ctx)
+}
+
+// end judges a log that has no version after s.
+func (s *Snapshot) end(to, known Version) (*Snapshot, error) {
+	switch {
+	case to != head && known > s.version:
+		return nil, fmt.Errorf("version %d: %w: version %d is not in the log, or no longer", to, ErrNoVersion, s.version+1)
+	case to != head:
+		return nil, fmt.Errorf("version %d: %w: the newest is %d", to, ErrNoVersion, s.version)
+	case known > s.version:
+		return nil, fmt.Errorf("open %s: %w: the log has version %d, but not version %d", s.st.URI(), ErrCorrupt, known, s.version+1)
+	case s.version < 0:
+		return nil, fmt.Errorf("open %s: %w", s.st.URI(), ErrNotTable)
+	}
+	return s, nil
+}
+
+// fetch reads n commits from a version on, and returns those before the first
+// that failed.
+func fetch(ctx context.Context, st store.Store, from Version, n int) ([][]byte, error) {
+	if n == 1 {
+		b, err := st.Get(ctx, commitName(from))
+		if err != nil {
+			return nil, fmt.Errorf("read version %d: %w", from, err)
+		}
+		return [][]byte{b}, nil
+	}
+	logs, errs := make([][]byte, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { logs[i], errs[i] = st.Get(ctx, commitName(from+Version(i))) })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return logs[:i], fmt.Errorf("read version %d: %w", from+Version(i), err)
+		}
+	}
+	return logs, nil
+}
+
+// replay applies the file of the next version.
+func (s *Snapshot) replay(b []byte) (*Snapshot, error) {
+	c, err := parseCommit(b)
+	if err != nil {
+		return nil, fmt.Errorf("version %d: %w", s.version+1, err)
+	}
+	return s.apply(c, int64(len(b)))
+}
+
+// withCommitTime finds the time of a version that was read from a checkpoint,
+// where the table needs it for the next one. A commit that has been cleaned
+// away leaves it unknown.
+func (s *Snapshot) withCommitTime(ctx context.Context) (*Snapshot, error) {
+	if s.info != nil || s.version < 0 || !s.inCommitTimestamps() {
+		return s, nil
+	}
+	b, err := s.st.Get(ctx, commitName(s.version))
+	if errors.Is(err, store.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read version %d: %w", s.version, err)
+	}
+	c, err := parseCommit(b)
+	if err != nil {
+		return nil, fmt.Errorf("version %d: %w", s.version, err)
+	}
+	n := *s
+	n.info = c.info
+	return &n, nil
+}
