@@ -180,16 +180,16 @@ func (b *Batch) append(ev *change.Event) error {
 
 // identityChanged compares what PostgreSQL sent, byte by byte. Where it finds a
 // change that is none, the two rows that follow have one key, which is as true.
-func (b *Batch) identityChanged(old, new *change.Tuple) bool {
+func (b *Batch) identityChanged(old, now *change.Tuple) bool {
 	n := len(b.layout.Fields)
-	if old.Len() != n || new.Len() != n {
+	if old.Len() != n || now.Len() != n {
 		return true // row refuses it
 	}
 	for _, i := range b.identity {
-		if new.Kinds[i] == change.Unchanged {
+		if now.Kinds[i] == change.Unchanged {
 			continue
 		}
-		if old.Kinds[i] != new.Kinds[i] || !bytes.Equal(old.Values[i], new.Values[i]) {
+		if old.Kinds[i] != now.Kinds[i] || !bytes.Equal(old.Values[i], now.Values[i]) {
 			return true
 		}
 	}

@@ -137,7 +137,11 @@ type state struct {
 }
 
 func newFolder(rows *datafile.Batch, keyCols []string, multiset bool, sourceCols []string) (*folder, error) {
-	f := &folder{multiset: multiset, source: make(map[string]int, len(sourceCols))}
+	f := &folder{
+		multiset: multiset,
+		source:   make(map[string]int, len(sourceCols)),
+		index:    newIndex(rows.Rows()),
+	}
 	for name, dst := range map[string]**datafile.Column{
 		OpColumn: &f.op, EpochColumn: &f.epoch, CommitLSNColumn: &f.commitLSN,
 		OrdinalColumn: &f.ordinal, UnchangedColumn: &f.unchanged,
@@ -163,7 +167,6 @@ func newFolder(rows *datafile.Batch, keyCols []string, multiset bool, sourceCols
 		}
 		f.key = append(f.key, c)
 	}
-	f.index.grow(rows.Rows())
 	return f, nil
 }
 

@@ -18,25 +18,13 @@ type entry struct {
 
 var seed = maphash.MakeSeed()
 
-// grow makes room for n more keys, at most.
-func (x *index) grow(n int) {
+// newIndex makes room for n keys, which is all that it can hold.
+func newIndex(n int) index {
 	size := 64
-	for size < 2*(len(x.entries)+n) {
+	for size < 2*n {
 		size *= 2
 	}
-	x.slots = make([]int32, size)
-	for i := range x.entries {
-		x.insert(x.entries[i].hash, int32(i+1))
-	}
-}
-
-func (x *index) insert(hash uint64, number int32) {
-	mask := uint64(len(x.slots) - 1)
-	i := hash & mask
-	for x.slots[i] != 0 {
-		i = (i + 1) & mask
-	}
-	x.slots[i] = number
+	return index{slots: make([]int32, size)}
 }
 
 // find returns the entry of key, adding an untouched one if there is none. It
@@ -44,7 +32,8 @@ func (x *index) insert(hash uint64, number int32) {
 func (x *index) find(key []byte) *entry {
 	hash := maphash.Bytes(seed, key)
 	mask := uint64(len(x.slots) - 1)
-	for i := hash & mask; x.slots[i] != 0; i = (i + 1) & mask {
+	i := hash & mask
+	for ; x.slots[i] != 0; i = (i + 1) & mask {
 		e := &x.entries[x.slots[i]-1]
 		if e.hash == hash && string(x.keys[e.key.from:e.key.to]) == string(key) {
 			return e
@@ -53,11 +42,7 @@ func (x *index) find(key []byte) *entry {
 	from := len(x.keys)
 	x.keys = append(x.keys, key...)
 	x.entries = append(x.entries, entry{key: span{from, len(x.keys)}, hash: hash})
-	if 2*len(x.entries) > len(x.slots) {
-		x.grow(len(x.entries))
-	} else {
-		x.insert(hash, int32(len(x.entries)))
-	}
+	x.slots[i] = int32(len(x.entries))
 	return &x.entries[len(x.entries)-1]
 }
 
