@@ -23,6 +23,8 @@ type checkpointRef struct {
 	version Version // negative means none
 	parts   int     // 0 means one file without part numbers
 	bytes   int64   // of all parts; 0 means unknown
+	// logBytes is what [Snapshot].logBytes was at the checkpoint.
+	logBytes int64
 }
 
 // noCheckpoint points nowhere.

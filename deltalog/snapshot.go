@@ -27,7 +27,7 @@ type Snapshot struct {
 	// were removed since; those before are in the checkpoint.
 	base     checkpointRef
 	removed  *removals
-	logBytes int64 // of the commits since base
+	logBytes int64 // of the commits since this snapshot's line was loaded
 }
 
 // totals are sums over the files of a snapshot.

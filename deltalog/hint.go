@@ -1,0 +1,109 @@
+package deltalog
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// hintJSON is the file that points at the newest checkpoint. It is a hint:
+// missing, stale or damaged, it costs a longer listing.
+type hintJSON struct {
+	Version     Version `json:"version"`
+	Size        int64   `json:"size"`
+	Parts       int     `json:"parts,omitempty"`
+	SizeInBytes int64   `json:"sizeInBytes,omitempty"`
+	NumAdds     int64   `json:"numOfAddFiles,omitempty"`
+	Checksum    string  `json:"checksum,omitempty"`
+}
+
+// readHint returns the version that the hint names, if it can be had.
+func readHint(ctx context.Context, st store.Store) (Version, bool) {
+	b, err := st.Get(ctx, hintName)
+	if err != nil {
+		return 0, false
+	}
+	h, ok := parseHint(b)
+	return h.Version, ok
+}
+
+func parseHint(b []byte) (hintJSON, bool) {
+	h := hintJSON{Version: -1}
+	if json.Unmarshal(b, &h) != nil || h.Version < 0 {
+		return h, false
+	}
+	if h.Checksum == "" {
+		return h, true
+	}
+	sum, err := jsonChecksum(b)
+	return h, err == nil && sum == h.Checksum
+}
+
+func (h hintJSON) encode() ([]byte, error) {
+	h.Checksum = ""
+	b, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	if h.Checksum, err = jsonChecksum(b); err != nil {
+		return nil, err
+	}
+	return json.Marshal(h)
+}
+
+// jsonChecksum returns the MD5 of a JSON object in the protocol's canonical
+// form, without its member checksum.
+func jsonChecksum(b []byte) (string, error) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var top map[string]any
+	if err := dec.Decode(&top); err != nil {
+		return "", fmt.Errorf("checksum: %w", err)
+	}
+	delete(top, "checksum")
+	sum := md5.Sum([]byte(strings.Join(appendCanonical(nil, "", top), ",")))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// appendCanonical appends a line for each value below v: path, equals sign,
+// value.
+func appendCanonical(lines []string, path string, v any) []string {
+	join := func(step string) string {
+		if path == "" {
+			return step
+		}
+		return path + "+" + step
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			lines = appendCanonical(lines, join(canonicalString(k)), v[k])
+		}
+	case []any:
+		for i, e := range v {
+			lines = appendCanonical(lines, join(fmt.Sprint(i)), e)
+		}
+	case string:
+		lines = append(lines, path+"="+canonicalString(v))
+	case nil:
+		lines = append(lines, path+"=null")
+	default: // numbers as they are written, booleans
+		lines = append(lines, fmt.Sprintf("%s=%v", path, v))
+	}
+	return lines
+}
+
+func canonicalString(s string) string {
+	return `"` + escapeBytes(s, func(c byte) bool {
+		plain := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		return !plain && strings.IndexByte("-._~", c) < 0
+	}) + `"`
+}
