@@ -232,7 +232,7 @@ func lakeURI(s string) (uri, why string) {
 			return "", "file: needs an absolute path after file://, which makes three slashes: file:///var/lib/lake"
 		}
 	case ok && (strings.EqualFold(scheme, "s3") || strings.EqualFold(scheme, "s3a")):
-		return "", "an object store cannot hold the lake yet; use file:///path on a disk that all workers of the region share"
+		return "", "s3:// is not supported yet: the lake cannot lie in an object store; use file:///path on a disk that all workers of the region share"
 	case ok:
 		return "", fmt.Sprintf("a lake cannot lie at %s://; use file:///path", scheme)
 	default:

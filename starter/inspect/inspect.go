@@ -1,0 +1,184 @@
+// Package inspect looks into a Delta table: what it is, its files, its commits
+// and its rows. It writes nothing.
+package inspect
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog"
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// Newest asks for the newest version of a table.
+const Newest deltalog.Version = -1
+
+// View is one version of one table.
+type View struct {
+	store    store.Store
+	snapshot *deltalog.Snapshot
+}
+
+// Open opens a table by URI or path, at a version or [Newest].
+func Open(ctx context.Context, uri string, version deltalog.Version) (*View, error) {
+	st, err := store.OpenURI(uri)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", uri, err)
+	}
+	v := &View{store: st}
+	if version == Newest {
+		t, err := deltalog.Open(ctx, st)
+		if err != nil {
+			return nil, opening(ctx, st, uri, err)
+		}
+		v.snapshot = t.Snapshot()
+		return v, nil
+	}
+	if v.snapshot, err = deltalog.OpenAt(ctx, st, version); err != nil {
+		return nil, opening(ctx, st, uri, err)
+	}
+	return v, nil
+}
+
+// opening adds to an error what a person may have meant.
+func opening(ctx context.Context, st store.Store, uri string, err error) error {
+	err = fmt.Errorf("open %s: %w", uri, err)
+	if !errors.Is(err, deltalog.ErrNotTable) {
+		return err
+	}
+	for _, sub := range []string{"latest", "history"} {
+		for range st.List(ctx, sub+"/_delta_log/", "") {
+			return fmt.Errorf("%w; a table lies in %s/%s", err, strings.TrimRight(uri, "/"), sub)
+		}
+	}
+	return fmt.Errorf("%w; the folder of a table holds one called _delta_log", err)
+}
+
+// Info is what a table is.
+type Info struct {
+	URI              string            `json:"uri"`
+	ID               string            `json:"id"`
+	Name             string            `json:"name,omitempty"`
+	Description      string            `json:"description,omitempty"`
+	Version          deltalog.Version  `json:"version"`
+	Time             string            `json:"time,omitempty"`
+	Operation        string            `json:"operation,omitempty"`
+	Rows             *int64            `json:"rows"` // nil where a file does not tell
+	Files            int               `json:"files"`
+	Bytes            int64             `json:"bytes"`
+	MinReader        int               `json:"min_reader_version"`
+	MinWriter        int               `json:"min_writer_version"`
+	Features         []string          `json:"features"`
+	PartitionColumns []string          `json:"partition_columns"`
+	Columns          []Column          `json:"columns"`
+	Properties       map[string]string `json:"properties"`
+	Txns             map[string]int64  `json:"txns"`
+	Domains          map[string]string `json:"domains"`
+}
+
+// Column is a column of a table.
+type Column struct {
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Nullable bool   `json:"nullable"`
+}
+
+// Info describes the table.
+func (v *View) Info() *Info {
+	s := v.snapshot
+	m, p := s.Metadata(), s.Protocol()
+	in := &Info{
+		URI: v.store.URI(), ID: m.ID, Name: m.Name, Description: m.Description,
+		Version: s.Version(), Files: s.NumFiles(), Bytes: s.Bytes(),
+		MinReader: p.MinReader, MinWriter: p.MinWriter,
+		Features: []string{}, PartitionColumns: []string{}, Columns: []Column{},
+		Properties: m.Configuration, Txns: map[string]int64{}, Domains: map[string]string{},
+	}
+	if c := s.Info(); c != nil {
+		in.Time, in.Operation = stamp(c.Time()), c.Operation
+	}
+	if rows, ok := s.Rows(); ok {
+		in.Rows = &rows
+	}
+	in.Features = append(in.Features, p.WriterFeatures...)
+	for _, f := range p.ReaderFeatures {
+		if !slices.Contains(in.Features, f) {
+			in.Features = append(in.Features, f)
+		}
+	}
+	slices.Sort(in.Features)
+	in.PartitionColumns = append(in.PartitionColumns, m.PartitionColumns...)
+	for _, f := range m.Schema.Fields {
+		in.Columns = append(in.Columns, Column{Name: f.Name, Type: f.Type.String(), Nullable: f.Nullable})
+	}
+	if in.Properties == nil {
+		in.Properties = map[string]string{}
+	}
+	for t := range s.Txns() {
+		in.Txns[t.AppID] = t.Version
+	}
+	for d := range s.Domains() {
+		in.Domains[d.Name] = d.Configuration
+	}
+	return in
+}
+
+// File is a data file of a table.
+type File struct {
+	Path string `json:"path"`
+	// Rows counts the rows of the file, Deleted those of them that a deletion
+	// vector hides. Rows is nil where the log does not tell.
+	Rows      *int64             `json:"rows"`
+	Deleted   int64              `json:"deleted"`
+	Bytes     int64              `json:"bytes"`
+	Time      string             `json:"time"`
+	Partition map[string]*string `json:"partition,omitempty"`
+}
+
+// Files lists the data files in the order of their paths.
+func (v *View) Files() []File {
+	files := make([]File, 0, v.snapshot.NumFiles())
+	for f := range v.snapshot.Files() {
+		e := File{Path: f.Path, Bytes: f.Size, Time: stamp(time.UnixMilli(f.ModTime)), Partition: f.Partition}
+		if f.Rows >= 0 {
+			e.Rows = &f.Rows
+		}
+		if f.Vector != nil {
+			e.Deleted = f.Vector.Cardinality
+		}
+		files = append(files, e)
+	}
+	return files
+}
+
+// Cat writes the rows as JSON lines, in the order of [deltalog.Snapshot.Read].
+func (v *View) Cat(ctx context.Context, w io.Writer) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	var e encoder
+	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{}) {
+		if err != nil {
+			return errors.Join(fmt.Errorf("read rows: %w", err), out.Flush())
+		}
+		e.begin(b)
+		for row := range b.Rows() {
+			if _, err := out.Write(e.row(row)); err != nil {
+				return err
+			}
+		}
+	}
+	return out.Flush()
+}
+
+// stamp writes a time for people and programs.
+func stamp(t time.Time) string {
+	if t.IsZero() || t.UnixMilli() == 0 {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}

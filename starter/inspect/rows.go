@@ -1,0 +1,177 @@
+package inspect
+
+import (
+	"encoding/base64"
+	"math"
+	"math/big"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/schema"
+)
+
+// encoder writes rows as JSON, in the order of their columns. Integers and
+// decimals are numbers with all their digits, NaN and infinities strings,
+// binary is base64, times are ISO 8601; a timestamp ends in Z, one without zone
+// does not.
+type encoder struct {
+	batch *datafile.Batch
+	names [][]byte
+	buf   []byte
+}
+
+// begin takes another batch.
+func (e *encoder) begin(b *datafile.Batch) {
+	e.batch = b
+	e.names = e.names[:0]
+	for i, name := range b.Names {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		e.names = append(e.names, append(appendString([]byte(sep), []byte(name)), ':'))
+	}
+}
+
+// row returns a line, valid until the next call.
+func (e *encoder) row(row int) []byte {
+	e.buf = e.buf[:0]
+	for i, c := range e.batch.Cols {
+		e.buf = append(e.buf, e.names[i]...)
+		e.buf = appendValue(e.buf, c, row)
+	}
+	if len(e.batch.Cols) == 0 {
+		e.buf = append(e.buf, '{')
+	}
+	e.buf = append(e.buf, '}', '\n')
+	return e.buf
+}
+
+func appendValue(dst []byte, c *datafile.Column, row int) []byte {
+	if !c.Valid[row] {
+		return append(dst, "null"...)
+	}
+	switch c.Type.Kind {
+	case schema.Boolean:
+		return strconv.AppendBool(dst, c.I64[row] != 0)
+	case schema.Byte, schema.Short, schema.Integer, schema.Long:
+		return strconv.AppendInt(dst, c.I64[row], 10)
+	case schema.Float:
+		return appendFloat(dst, c.F64[row], 32)
+	case schema.Double:
+		return appendFloat(dst, c.F64[row], 64)
+	case schema.Decimal:
+		return appendDecimal(dst, c, row)
+	case schema.String:
+		return appendString(dst, c.At(row))
+	case schema.Binary:
+		dst = append(dst, '"')
+		dst = base64.StdEncoding.AppendEncode(dst, c.At(row))
+		return append(dst, '"')
+	case schema.Date:
+		return append(appendTime(append(dst, '"'), c.I64[row]*86400e6, dateOnly), '"')
+	case schema.Timestamp:
+		return append(appendTime(append(dst, '"'), c.I64[row], withZone), '"')
+	case schema.TimestampNTZ:
+		return append(appendTime(append(dst, '"'), c.I64[row], withoutZone), '"')
+	case schema.Array:
+		dst = append(dst, '[')
+		for i := c.Off[row]; i < c.Off[row+1]; i++ {
+			if i > c.Off[row] {
+				dst = append(dst, ',')
+			}
+			dst = appendValue(dst, c.Elem, int(i))
+		}
+		return append(dst, ']')
+	}
+	return append(dst, "null"...)
+}
+
+const (
+	dateOnly    = "2006-01-02"
+	withZone    = "2006-01-02T15:04:05.999999Z"
+	withoutZone = "2006-01-02T15:04:05.999999"
+)
+
+func appendTime(dst []byte, micros int64, layout string) []byte {
+	return time.UnixMicro(micros).UTC().AppendFormat(dst, layout)
+}
+
+func appendFloat(dst []byte, v float64, bits int) []byte {
+	switch {
+	case math.IsNaN(v):
+		return append(dst, `"NaN"`...)
+	case math.IsInf(v, 1):
+		return append(dst, `"Infinity"`...)
+	case math.IsInf(v, -1):
+		return append(dst, `"-Infinity"`...)
+	}
+	format := byte('f')
+	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(dst, v, format, -1, bits)
+}
+
+// appendDecimal writes the unscaled value with its point.
+func appendDecimal(dst []byte, c *datafile.Column, row int) []byte {
+	hi, lo := c.Decimal128(row)
+	n := new(big.Int).Lsh(big.NewInt(hi), 64)
+	n.Add(n, new(big.Int).SetUint64(lo))
+	if n.Sign() < 0 {
+		dst = append(dst, '-')
+		n.Neg(n)
+	}
+	digits := n.Append(nil, 10)
+	scale := c.Type.Scale
+	for len(digits) <= scale {
+		digits = append([]byte{'0'}, digits...)
+	}
+	dst = append(dst, digits[:len(digits)-scale]...)
+	if scale > 0 {
+		dst = append(append(dst, '.'), digits[len(digits)-scale:]...)
+	}
+	return dst
+}
+
+const hex = "0123456789abcdef"
+
+// appendString writes a JSON string. Bytes that are not UTF-8 become U+FFFD.
+func appendString(dst, s []byte) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRune(s[i:])
+			if r == utf8.RuneError && n == 1 {
+				dst = append(append(dst, s[from:i]...), `\ufffd`...)
+				from = i + 1
+			}
+			i += n
+			continue
+		}
+		if c >= 0x20 && c != '"' && c != '\\' && c != 0x7f {
+			i++
+			continue
+		}
+		dst = append(dst, s[from:i]...)
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, `\n`...)
+		case '\r':
+			dst = append(dst, `\r`...)
+		case '\t':
+			dst = append(dst, `\t`...)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		from = i
+	}
+	return append(append(dst, s[from:]...), '"')
+}
