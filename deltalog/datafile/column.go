@@ -73,6 +73,9 @@ func Supported(t schema.Type) error {
 	return nil
 }
 
+// maxColumnBytes is the most that Column.Bytes holds.
+const maxColumnBytes = math.MaxInt32
+
 // Column is a vector of values of one type. Which of the slices holds them
 // follows from the type; the others are nil. NULLs take a place in every slice
 // of the vector, with a zero value. Columns are read directly or through At;
@@ -216,7 +219,7 @@ func (c *Column) AppendString(s string) {
 
 // endBytes ends a row whose bytes were appended to Bytes.
 func (c *Column) endBytes() {
-	if len(c.Bytes) > math.MaxInt32 {
+	if len(c.Bytes) > maxColumnBytes {
 		panic("datafile: a column holds at most 2 GiB")
 	}
 	c.Off = append(c.Off, int32(len(c.Bytes)))

@@ -2,25 +2,107 @@ package datafile
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"iter"
+	"sort"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
 // File reads a data file. Its methods may be called concurrently.
-type File struct{ _ int }
+type File struct {
+	file    *parquet.File
+	groups  []parquet.RowGroup
+	first   []int64 // index in the file of each row group's first row
+	columns map[string]*source
+	schema  *schema.Schema
+}
 
-// Open reads the footer of a file of size bytes.
-func Open(r io.ReaderAt, size int64) (*File, error) { return nil, errors.ErrUnsupported }
+const (
+	readBuffer = 64 << 10
+	minFile    = 12 // the magic twice, and the footer's length
+)
+
+// Open reads the footer of a file of size bytes. A file that is not Parquet is
+// ErrCorrupt.
+func Open(r io.ReaderAt, size int64) (*File, error) {
+	f, err := open(r, size)
+	if err != nil {
+		return nil, fmt.Errorf("open data file: %w", err)
+	}
+	return f, nil
+}
+
+func open(r io.ReaderAt, size int64) (out *File, err error) {
+	defer guard(&err)
+	if err := checkFooter(r, size); err != nil {
+		return nil, err
+	}
+	file, err := parquet.OpenFile(r, size, &parquet.FileConfig{
+		SkipPageIndex: true, SkipBloomFilters: true, ReadBufferSize: readBuffer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	f := &File{file: file, groups: file.RowGroups(), columns: make(map[string]*source), schema: new(schema.Schema)}
+	var rows int64
+	for _, g := range f.groups {
+		if g.NumRows() < 0 {
+			return nil, fmt.Errorf("%w: row group of %d rows", ErrCorrupt, g.NumRows())
+		}
+		f.first = append(f.first, rows)
+		rows += g.NumRows()
+	}
+	if rows != file.NumRows() {
+		return nil, fmt.Errorf("%w: row groups hold %d rows, the footer says %d", ErrCorrupt, rows, file.NumRows())
+	}
+	for _, c := range file.Root().Columns() {
+		s := newSource(c)
+		f.columns[c.Name()] = s
+		if s.err == nil {
+			f.schema.Fields = append(f.schema.Fields, schema.Field{Name: c.Name(), Type: s.field, Nullable: c.Optional()})
+		}
+	}
+	return f, nil
+}
+
+// checkFooter looks at the end of the file before memory is taken for its
+// footer.
+func checkFooter(r io.ReaderAt, size int64) error {
+	if size < minFile {
+		return fmt.Errorf("%w: %d bytes", ErrCorrupt, size)
+	}
+	var tail [8]byte
+	if n, err := r.ReadAt(tail[:], size-int64(len(tail))); n < len(tail) {
+		return fmt.Errorf("read footer: %w", err)
+	}
+	if string(tail[4:]) != magic {
+		return fmt.Errorf("%w: it does not end as Parquet does", ErrCorrupt)
+	}
+	if n := int64(binary.LittleEndian.Uint32(tail[:])); n > size-minFile {
+		return fmt.Errorf("%w: footer of %d bytes in a file of %d", ErrCorrupt, n, size)
+	}
+	return nil
+}
+
+// guard makes an error of a panic: the decoder of Parquet is not ours, and
+// indexes slices by numbers that the file holds.
+func guard(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", ErrCorrupt, p)
+	}
+}
 
 // Rows returns the number of rows.
-func (f *File) Rows() int64 { return 0 }
+func (f *File) Rows() int64 { return f.file.NumRows() }
 
 // Schema returns the columns as the file's footer describes them. Columns that
-// cannot be held are left out.
-func (f *File) Schema() *schema.Schema { return nil }
+// cannot be held are left out. It is not to be changed.
+func (f *File) Schema() *schema.Schema { return f.schema }
 
 // ReadOptions say how a file is read.
 type ReadOptions struct {
@@ -28,16 +110,155 @@ type ReadOptions struct {
 	BatchRows int
 }
 
+const defaultBatchRows = 8192
+
 // Read yields the columns of want, found by name, batch by batch in the order
 // of the file. Columns that the file lacks are NULL. A batch is valid until the
-// next iteration. It ends with the first error; one that wraps ErrMismatch
-// tells that the file's column is of another type.
+// next iteration. It ends with the first error; ErrMismatch and ErrUnsupported
+// tell that the file's column is of a type that cannot become the wanted one.
+//
+// It holds one page a column at a time, besides the batch.
 func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) iter.Seq2[*Batch, error] {
-	return func(yield func(*Batch, error) bool) { yield(nil, errors.ErrUnsupported) }
+	if opts.BatchRows <= 0 {
+		opts.BatchRows = defaultBatchRows
+	}
+	return func(yield func(*Batch, error) bool) {
+		b := NewBatch(want)
+		for i, g := range f.groups {
+			cursors, err := f.cursors(g, want)
+			if err != nil {
+				yield(nil, fmt.Errorf("read data file: %w", err))
+				return
+			}
+			more, err := f.readGroup(ctx, b, cursors, i, opts.BatchRows, yield)
+			closeAll(cursors)
+			if err != nil {
+				yield(nil, fmt.Errorf("read data file: %w", err))
+				return
+			}
+			if !more {
+				return
+			}
+		}
+	}
 }
 
-// ReadRows returns the rows of those indices, which ascend, reading only the
-// pages that hold them. The caller owns the batch.
+// readGroup yields one row group's batches; more is false when the caller has
+// had enough.
+func (f *File) readGroup(ctx context.Context, b *Batch, cursors []*cursor, group, batchRows int, yield func(*Batch, error) bool) (more bool, err error) {
+	rows := f.groups[group].NumRows()
+	for at := int64(0); at < rows; {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		n := int(min(rows-at, int64(batchRows)))
+		b.Reset()
+		if err := readColumns(b, cursors, n); err != nil {
+			return false, err
+		}
+		b.First = f.first[group] + at
+		at += int64(n)
+		if !yield(b, nil) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func readColumns(b *Batch, cursors []*cursor, n int) error {
+	for i, c := range cursors {
+		if c == nil {
+			b.Cols[i].Grow(n, 0)
+			for range n {
+				b.Cols[i].AppendNull()
+			}
+			continue
+		}
+		if err := c.read(b.Cols[i], n); err != nil {
+			return fmt.Errorf("column %q: %w", b.Names[i], err)
+		}
+	}
+	return nil
+}
+
+// ReadRows returns the rows of those indices, which ascend strictly, reading
+// only the pages that hold them. The caller owns the batch.
 func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) (*Batch, error) {
-	return nil, errors.ErrUnsupported
+	b := NewBatch(want)
+	for i, row := range rows {
+		if row < 0 || row >= f.Rows() || i > 0 && row <= rows[i-1] {
+			return nil, fmt.Errorf("read rows of data file: %w: row %d of %d", ErrMismatch, row, f.Rows())
+		}
+	}
+	for len(rows) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("read rows of data file: %w", err)
+		}
+		group := sort.Search(len(f.first), func(i int) bool { return f.first[i] > rows[0] }) - 1
+		end := f.first[group] + f.groups[group].NumRows()
+		n := sort.Search(len(rows), func(i int) bool { return rows[i] >= end })
+		if err := f.pickRows(b, want, group, rows[:n]); err != nil {
+			return nil, fmt.Errorf("read rows of data file: %w", err)
+		}
+		rows = rows[n:]
+	}
+	return b, nil
+}
+
+// pickRows appends rows of one row group.
+func (f *File) pickRows(b *Batch, want *schema.Schema, group int, rows []int64) error {
+	cursors, err := f.cursors(f.groups[group], want)
+	if err != nil {
+		return err
+	}
+	defer closeAll(cursors)
+	for i, c := range cursors {
+		if c == nil {
+			for range rows {
+				b.Cols[i].AppendNull()
+			}
+			continue
+		}
+		if err := c.pick(b.Cols[i], rows, f.first[group]); err != nil {
+			return fmt.Errorf("column %q: %w", b.Names[i], err)
+		}
+	}
+	return nil
+}
+
+// cursors opens the wanted columns of a row group; nil stands for a column that
+// the file lacks.
+func (f *File) cursors(g parquet.RowGroup, want *schema.Schema) (cursors []*cursor, err error) {
+	defer guard(&err)
+	cursors = make([]*cursor, len(want.Fields))
+	chunks := g.ColumnChunks()
+	for i, field := range want.Fields {
+		s := f.columns[field.Name]
+		if s == nil {
+			if err := Supported(field.Type); err != nil {
+				return nil, fmt.Errorf("column %q: %w", field.Name, err)
+			}
+			continue
+		}
+		convert, err := s.converter(field.Type)
+		if err != nil {
+			closeAll(cursors)
+			return nil, fmt.Errorf("column %q: %w", field.Name, err)
+		}
+		chunk, ok := chunks[s.leaf.Index()].(*parquet.FileColumnChunk)
+		if !ok {
+			closeAll(cursors)
+			return nil, fmt.Errorf("column %q: %w: no chunk in the row group", field.Name, ErrCorrupt)
+		}
+		cursors[i] = &cursor{source: s, convert: convert, chunk: chunk, pages: chunk.Pages(), rows: g.NumRows()}
+	}
+	return cursors, nil
+}
+
+func closeAll(cursors []*cursor) {
+	for _, c := range cursors {
+		if c != nil {
+			c.close()
+		}
+	}
 }

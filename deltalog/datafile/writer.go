@@ -1,20 +1,13 @@
 package datafile
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
-)
-
-// Codec is how pages are compressed.
-type Codec uint8
-
-// The codecs. The zero Codec is Zstd.
-const (
-	Zstd Codec = iota
-	Snappy
-	Uncompressed
 )
 
 // WriterOptions say how a file is written. Schema alone is required.
@@ -22,7 +15,7 @@ type WriterOptions struct {
 	// Schema is the columns to write.
 	Schema *schema.Schema
 	// RowGroupRows ends a row group. Zero means 1 Mi rows; row groups also end
-	// at some 128 MiB of values.
+	// at some 128 MiB of encoded bytes, which the writer holds until then.
 	RowGroupRows int
 	// Codec compresses pages.
 	Codec Codec
@@ -36,6 +29,16 @@ type WriterOptions struct {
 	CreatedBy string
 }
 
+const (
+	defaultRowGroupRows = 1 << 20
+	rowGroupBytes       = 128 << 20
+	defaultStatsColumns = 32
+	// defaultCreatedBy has the form that parquet-mr parses; where it cannot, it
+	// distrusts statistics.
+	defaultCreatedBy = "millrace version 1.0.0 (build millrace)"
+	magic            = "PAR1"
+)
+
 // Info describes a file that was written.
 type Info struct {
 	// Rows counts rows, Bytes the file's bytes.
@@ -45,37 +48,243 @@ type Info struct {
 }
 
 // Writer writes a data file. It is used by one goroutine.
-type Writer struct{ _ int }
+type Writer struct {
+	w         io.Writer
+	opts      WriterOptions
+	codec     int32
+	leaves    []*leaf
+	chunks    []*chunk
+	stats     []ColumnStats
+	indexed   []bool // which columns statistics are gathered for
+	groupRows int
+	rows      int64
+	offset    int64
+	groups    []rowGroup
+	footer    thriftWriter
+	err       error // the first; there is no going on after it
+}
+
+var errClosed = errors.New("writer is closed")
 
 // NewWriter returns a writer to w of the columns of opts.Schema. A type that is
 // not held is ErrUnsupported.
 func NewWriter(w io.Writer, opts WriterOptions) (*Writer, error) {
-	return nil, errors.ErrUnsupported
+	if len(opts.Schema.Fields) == 0 {
+		return nil, fmt.Errorf("write data file: %w: schema has no columns", ErrMismatch)
+	}
+	if opts.RowGroupRows == 0 {
+		opts.RowGroupRows = defaultRowGroupRows
+	}
+	if opts.StatsColumns == 0 {
+		opts.StatsColumns = defaultStatsColumns
+	}
+	if opts.CreatedBy == "" {
+		opts.CreatedBy = defaultCreatedBy
+	}
+	codec, err := opts.Codec.parquetCodec()
+	if err != nil {
+		return nil, fmt.Errorf("write data file: %w", err)
+	}
+	n := len(opts.Schema.Fields)
+	out := &Writer{
+		w: w, opts: opts, codec: codec,
+		leaves: make([]*leaf, n), chunks: make([]*chunk, n), stats: make([]ColumnStats, n), indexed: make([]bool, n),
+	}
+	for i, f := range opts.Schema.Fields {
+		if out.leaves[i], err = newLeaf(f); err != nil {
+			return nil, fmt.Errorf("write data file: %w", err)
+		}
+		out.chunks[i] = newChunk(out.leaves[i], opts.Codec)
+		out.stats[i] = ColumnStats{Name: f.Name, leaf: out.leaves[i]}
+		out.indexed[i] = i < opts.StatsColumns
+		if opts.StatsNames != nil {
+			out.indexed[i] = slices.Contains(opts.StatsNames, f.Name)
+		}
+	}
+	return out, nil
 }
 
 // Write appends the rows of a batch. Columns are found by name: those that the
 // batch lacks are NULL, those that the schema lacks are left out, and those of
-// another type are ErrMismatch. It keeps nothing of the batch. After an error
-// the file is of no use.
-func (w *Writer) Write(b *Batch) error { return errors.ErrUnsupported }
+// another type are ErrMismatch. Values outside the range of their type are
+// ErrMismatch too. It keeps nothing of the batch. After an error the file is of
+// no use.
+func (w *Writer) Write(b *Batch) error {
+	if w.err != nil {
+		return w.err
+	}
+	if err := w.write(b); err != nil {
+		w.err = fmt.Errorf("write data file: %w", err)
+	}
+	return w.err
+}
+
+func (w *Writer) write(b *Batch) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	cols := make([]*Column, len(w.leaves))
+	for i, l := range w.leaves {
+		if cols[i] = b.Column(l.name); cols[i] == nil {
+			continue
+		}
+		if have, want := cols[i].Type, w.opts.Schema.Fields[i].Type; !sameValues(have, want) {
+			return fmt.Errorf("column %q: %w: it is of type %s, not %s", l.name, ErrMismatch, have, want)
+		}
+	}
+	for from := 0; from < b.Rows(); {
+		to := min(b.Rows(), from+w.opts.RowGroupRows-w.groupRows)
+		if err := w.writeRows(cols, from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// sameValues tells whether columns of two types hold the same values, NULLs in
+// arrays aside.
+func sameValues(a, b schema.Type) bool {
+	if a.Kind == schema.Array && b.Kind == schema.Array {
+		return sameValues(*a.Elem, *b.Elem)
+	}
+	return a.Equal(b)
+}
+
+// writeRows appends rows to the current row group, and ends it when it is full.
+func (w *Writer) writeRows(cols []*Column, from, to int) error {
+	held := 0
+	for i, c := range w.chunks {
+		var err error
+		if cols[i] == nil {
+			err = c.writeNulls(to - from)
+		} else {
+			err = c.write(cols[i], from, to)
+		}
+		if err != nil {
+			return err
+		}
+		held += c.memory()
+	}
+	w.groupRows += to - from
+	w.rows += int64(to - from)
+	if w.groupRows >= w.opts.RowGroupRows || held >= rowGroupBytes {
+		return w.endGroup()
+	}
+	return nil
+}
 
 // Rows counts the rows written so far.
-func (w *Writer) Rows() int64 { return 0 }
+func (w *Writer) Rows() int64 { return w.rows }
 
-// Bytes counts the bytes that went to the underlying writer so far.
-func (w *Writer) Bytes() int64 { return 0 }
+// Bytes estimates the bytes of the file so far: those that went to the
+// underlying writer, and the row group that is held.
+func (w *Writer) Bytes() int64 {
+	n := w.offset
+	for _, c := range w.chunks {
+		n += int64(len(c.out))
+	}
+	return n
+}
 
 // Close writes what is pending and the footer. It does not close the underlying
 // writer.
-func (w *Writer) Close() (Info, error) { return Info{}, errors.ErrUnsupported }
-
-// Stats are the statistics of a file, which marshal to the JSON that Delta's
-// log carries in add.stats.
-type Stats struct {
-	// Rows is numRecords.
-	Rows int64
+func (w *Writer) Close() (Info, error) {
+	if w.err != nil {
+		return Info{}, w.err
+	}
+	if err := w.close(); err != nil {
+		w.err = fmt.Errorf("write data file: %w", err)
+		return Info{}, w.err
+	}
+	w.err = errClosed
+	stats := Stats{Rows: w.rows}
+	for i := range w.stats {
+		if w.indexed[i] {
+			stats.Columns = append(stats.Columns, w.stats[i])
+		}
+	}
+	return Info{Rows: w.rows, Bytes: w.offset, Stats: stats}, nil
 }
 
-// MarshalJSON writes numRecords, minValues, maxValues, nullCount and
-// tightBounds.
-func (s Stats) MarshalJSON() ([]byte, error) { return nil, errors.ErrUnsupported }
+func (w *Writer) close() error {
+	if err := w.endGroup(); err != nil {
+		return err
+	}
+	if w.offset == 0 {
+		if err := w.put([]byte(magic)); err != nil {
+			return err
+		}
+	}
+	t := &w.footer
+	for i := range w.groups {
+		for j := range w.groups[i].chunks {
+			m := &w.groups[i].chunks[j]
+			t.reset()
+			appendOffsetIndex(t, m)
+			m.indexOffset, m.indexSize = w.offset, int32(len(t.b))
+			if err := w.put(t.b); err != nil {
+				return err
+			}
+		}
+	}
+	t.reset()
+	appendFooter(t, w.opts.Schema, w.leaves, w.groups, w.codec, w.opts.CreatedBy)
+	size := len(t.b)
+	return w.put(append(binary.LittleEndian.AppendUint32(t.b, uint32(size)), magic...))
+}
+
+// endGroup writes the row group that is held.
+func (w *Writer) endGroup() error {
+	if w.groupRows == 0 {
+		return nil
+	}
+	if w.offset == 0 {
+		if err := w.put([]byte(magic)); err != nil {
+			return err
+		}
+	}
+	g := rowGroup{rows: int64(w.groupRows), offset: w.offset, chunks: make([]chunkMeta, len(w.chunks))}
+	for i, c := range w.chunks {
+		if err := w.endChunk(c, &g.chunks[i]); err != nil {
+			return err
+		}
+		w.stats[i].add(c)
+		c.reset()
+	}
+	w.groups = append(w.groups, g)
+	w.groupRows = 0
+	return nil
+}
+
+func (w *Writer) endChunk(c *chunk, m *chunkMeta) error {
+	dictionary, data, err := c.finish()
+	if err != nil {
+		return err
+	}
+	*m = chunkMeta{
+		leaf: c.leaf, values: c.values, nulls: c.values - c.present,
+		uncompressed: c.uncompressed, compressed: int64(len(dictionary) + len(data)),
+		pages: slices.Clone(c.pages),
+	}
+	m.min, m.max, m.minExact, m.maxExact = c.bounds.parquet(c.leaf)
+	m.encodings = append(m.encodings, encodingRLE)
+	if c.plainPages > 0 || c.dictPages > 0 {
+		m.encodings = append(m.encodings, encodingPlain)
+	}
+	if c.dictPages > 0 {
+		m.encodings = append(m.encodings, encodingRLEDictionary)
+		m.dictOffset = w.offset
+		if err := w.put(dictionary); err != nil {
+			return err
+		}
+	}
+	m.dataOffset = w.offset
+	return w.put(data)
+}
+
+func (w *Writer) put(b []byte) error {
+	n, err := w.w.Write(b)
+	w.offset += int64(n)
+	return err
+}

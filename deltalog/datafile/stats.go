@@ -1,0 +1,270 @@
+package datafile
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"math/big"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/deltalog/schema"
+)
+
+// Stats are the statistics of a file, which marshal to the JSON that Delta's
+// log carries in add.stats:
+// https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
+type Stats struct {
+	// Rows is numRecords.
+	Rows int64
+	// Columns are the columns that statistics were gathered for.
+	Columns []ColumnStats
+}
+
+// ColumnStats are the statistics of one column.
+type ColumnStats struct {
+	// Name is the column's.
+	Name string
+	// Nulls counts the rows that are NULL.
+	Nulls int64
+
+	leaf   *leaf
+	bounds bounds
+}
+
+// add takes over what a row group's chunk gathered.
+func (s *ColumnStats) add(c *chunk) {
+	s.Nulls += c.nulls
+	if !c.list {
+		s.bounds.merge(&c.bounds, c.storage)
+	}
+}
+
+// MarshalJSON writes numRecords, minValues, maxValues and nullCount. Bounds are
+// of numbers, dates, timestamps and text; strings are cut, the upper bound to
+// something greater; timestamps are widened to milliseconds; a column with NaN
+// or an infinity has none. Decimals have all their digits.
+func (s Stats) MarshalJSON() ([]byte, error) {
+	b := append([]byte(nil), `{"numRecords":`...)
+	b = strconv.AppendInt(b, s.Rows, 10)
+	b = s.object(b, `,"minValues":{`, func(b []byte, c *ColumnStats) []byte { return c.appendMin(b) })
+	b = s.object(b, `,"maxValues":{`, func(b []byte, c *ColumnStats) []byte { return c.appendMax(b) })
+	b = s.object(b, `,"nullCount":{`, func(b []byte, c *ColumnStats) []byte { return strconv.AppendInt(b, c.Nulls, 10) })
+	return append(b, '}'), nil
+}
+
+// object appends one value a column; a column for which none is appended is
+// left out.
+func (s Stats) object(b []byte, open string, value func([]byte, *ColumnStats) []byte) []byte {
+	b = append(b, open...)
+	first := true
+	for i := range s.Columns {
+		c := &s.Columns[i]
+		before := len(b)
+		if !first {
+			b = append(b, ',')
+		}
+		b = append(appendJSONString(b, c.Name), ':')
+		at := len(b)
+		if b = value(b, c); len(b) == at {
+			b = b[:before]
+			continue
+		}
+		first = false
+	}
+	return append(b, '}')
+}
+
+func appendJSONString(b []byte, s string) []byte {
+	quoted, _ := json.Marshal(s) // of a string, never an error
+	return append(b, quoted...)
+}
+
+// bounded tells whether the column has bounds that Delta can hold.
+func (c *ColumnStats) bounded() bool {
+	if c.leaf.list || !c.bounds.has || c.bounds.nan {
+		return false
+	}
+	switch c.leaf.typ.Kind {
+	case schema.Boolean, schema.Binary:
+		return false
+	case schema.Float, schema.Double:
+		return !math.IsInf(c.bounds.fmin, 0) && !math.IsInf(c.bounds.fmax, 0)
+	}
+	return true
+}
+
+func (c *ColumnStats) appendMin(b []byte) []byte {
+	if !c.bounded() {
+		return b
+	}
+	switch t := c.leaf.typ; t.Kind {
+	case schema.String:
+		return appendLeast(b, c.bounds.bmin)
+	case schema.Float, schema.Double:
+		return appendFloatJSON(b, c.bounds.fmin, t)
+	case schema.Timestamp, schema.TimestampNTZ:
+		return appendMillis(b, floorMillis(c.bounds.min), t.Kind)
+	default:
+		return c.appendExact(b, c.bounds.min, c.bounds.bmin)
+	}
+}
+
+func (c *ColumnStats) appendMax(b []byte) []byte {
+	if !c.bounded() {
+		return b
+	}
+	switch t := c.leaf.typ; t.Kind {
+	case schema.String:
+		return appendGreatest(b, c.bounds.bmax)
+	case schema.Float, schema.Double:
+		return appendFloatJSON(b, c.bounds.fmax, t)
+	case schema.Timestamp, schema.TimestampNTZ:
+		return appendMillis(b, ceilMillis(c.bounds.max), t.Kind)
+	default:
+		return c.appendExact(b, c.bounds.max, c.bounds.bmax)
+	}
+}
+
+// appendExact appends a number or a date.
+func (c *ColumnStats) appendExact(b []byte, v int64, digits []byte) []byte {
+	switch t := c.leaf.typ; t.Kind {
+	case schema.Date:
+		if v < minDate || v > maxDate {
+			return b
+		}
+		b = append(b, '"')
+		b = time.Unix(v*86400, 0).UTC().AppendFormat(b, time.DateOnly)
+		return append(b, '"')
+	case schema.Decimal:
+		if c.leaf.storage == ints {
+			return appendDecimal(b, strconv.AppendInt(nil, v, 10), t.Scale)
+		}
+		return appendDecimal(b, decimalInt(digits).Append(nil, 10), t.Scale)
+	}
+	return strconv.AppendInt(b, v, 10)
+}
+
+// decimalInt returns 16 bytes of an unscaled value as a number.
+func decimalInt(v []byte) *big.Int {
+	n := new(big.Int).SetInt64(int64(binary.BigEndian.Uint64(v)))
+	n.Lsh(n, 64)
+	return n.Add(n, new(big.Int).SetUint64(binary.BigEndian.Uint64(v[8:])))
+}
+
+// appendDecimal sets the point into unscaled digits, which may have a sign.
+func appendDecimal(b, digits []byte, scale int) []byte {
+	if digits[0] == '-' {
+		b, digits = append(b, '-'), digits[1:]
+	}
+	if scale == 0 {
+		return append(b, digits...)
+	}
+	if n := len(digits) - scale; n > 0 {
+		b = append(b, digits[:n]...)
+		digits = digits[n:]
+	} else {
+		b = append(b, '0')
+	}
+	b = append(b, '.')
+	for range scale - len(digits) {
+		b = append(b, '0')
+	}
+	return append(b, digits...)
+}
+
+func appendFloatJSON(b []byte, v float64, t schema.Type) []byte {
+	size := 64
+	if t.Kind == schema.Float {
+		size = 32
+	}
+	return strconv.AppendFloat(b, v, 'g', -1, size)
+}
+
+// The days of 0001-01-01 and 9999-12-31, and the milliseconds that begin the
+// one and end the other: what readers can parse.
+const (
+	minDate   = -719162
+	maxDate   = 2932896
+	minMillis = minDate * 86_400_000
+	maxMillis = (maxDate+1)*86_400_000 - 1
+)
+
+func floorMillis(micros int64) int64 {
+	ms := micros / 1000
+	if micros%1000 < 0 {
+		ms--
+	}
+	return ms
+}
+
+func ceilMillis(micros int64) int64 {
+	ms := micros / 1000
+	if micros%1000 > 0 {
+		ms++
+	}
+	return ms
+}
+
+func appendMillis(b []byte, ms int64, kind schema.Kind) []byte {
+	if ms < minMillis || ms > maxMillis {
+		return b
+	}
+	b = append(b, '"')
+	b = time.UnixMilli(ms).UTC().AppendFormat(b, "2006-01-02T15:04:05.000")
+	if kind == schema.Timestamp {
+		b = append(b, 'Z')
+	}
+	return append(b, '"')
+}
+
+// How many characters of a string a bound has, and at most when it takes more
+// to find an upper one.
+const (
+	boundChars    = 32
+	boundCharsMax = 64
+)
+
+// prefix returns where the first n characters of v end; ok is false if they are
+// not text.
+func prefix(v []byte, n int) (end int, ok bool) {
+	for ; n > 0 && end < len(v); n-- {
+		r, size := utf8.DecodeRune(v[end:])
+		if r == utf8.RuneError && size == 1 {
+			return 0, false
+		}
+		end += size
+	}
+	return end, true
+}
+
+func appendLeast(b, v []byte) []byte {
+	end, ok := prefix(v, boundChars)
+	if !ok {
+		return b
+	}
+	return appendJSONString(b, string(v[:end]))
+}
+
+// appendGreatest appends a string's beginning and a character that is greater
+// than any that follows there.
+func appendGreatest(b, v []byte) []byte {
+	end, ok := prefix(v, boundChars)
+	for n := boundChars; ok && end < len(v) && n < boundCharsMax; n++ {
+		r, size := utf8.DecodeRune(v[end:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return b
+		case r < 0x7f:
+			return appendJSONString(b, string(v[:end])+"\x7f")
+		case r < utf8.MaxRune:
+			return appendJSONString(b, string(v[:end])+string(utf8.MaxRune))
+		}
+		end += size
+	}
+	if !ok || end < len(v) {
+		return b
+	}
+	return appendJSONString(b, string(v))
+}
