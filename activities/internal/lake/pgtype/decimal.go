@@ -197,10 +197,25 @@ func unpackNumeric(b []byte) (n numeric, err error) {
 			return n, malformed("binary numeric")
 		}
 	}
-	if n.dscale > 0x3FFF {
+	if n.dscale > 0x3FFF || n.hidesDigits() {
 		return n, malformed("binary numeric")
 	}
 	return n, nil
+}
+
+// hidesDigits tells that n has digits beyond those that it shows, which
+// PostgreSQL never sends.
+func (n *numeric) hidesDigits() bool {
+	for i := n.len() - 1; i >= 0; i-- {
+		unshown := -4*(n.weight-i) - n.dscale
+		if unshown <= 0 {
+			return false
+		}
+		if d := n.digit(i); unshown >= 4 && d != 0 || unshown < 4 && uint64(d)%pow10[unshown].lo != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (d decimal) binary(dst *datafile.Column, src []byte) error {
