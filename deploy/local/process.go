@@ -101,9 +101,9 @@ func (p *Process) launch(ctx context.Context) (*running, error) {
 	cmd := exec.Command(p.program)
 	cmd.Dir = p.cwd
 	cmd.Stderr = log
-	cmd.Env = append(os.Environ(), "HOME="+p.cwd)
-	if p.user == nil {
-		cmd.Env = os.Environ()
+	cmd.Env = os.Environ()
+	if p.user != nil {
+		cmd.Env = append(cmd.Env, "HOME="+p.cwd, "TMPDIR="+p.cwd)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user, Setpgid: p.lock == nil, Setsid: p.lock != nil}
 	run := &running{cmd: cmd, done: make(chan struct{})}

@@ -95,7 +95,7 @@ func (p *place) build(ctx context.Context, t tool) (string, error) {
 		}
 	}()
 	temp := path + ".new"
-	cmd := exec.CommandContext(ctx, goCommand(), "build", "-trimpath", "-ldflags=-s -w", "-o", temp, t.pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", temp, t.pkg)
 	cmd.Dir = t.dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOOS=", "GOARCH=")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -106,15 +106,6 @@ func (p *place) build(ctx context.Context, t tool) (string, error) {
 	}
 	progress("built %s in %s", t.name, time.Since(started).Round(time.Second))
 	return path, nil
-}
-
-// goCommand returns the go command: of PATH, else of the toolchain that built
-// this program.
-func goCommand() string {
-	if path, err := exec.LookPath("go"); err == nil {
-		return path
-	}
-	return filepath.Join(runtime.GOROOT(), "bin", "go")
 }
 
 // sourceKey returns a short hash of the Go sources of a module in one folder.

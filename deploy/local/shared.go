@@ -46,6 +46,15 @@ func RunTests(m *testing.M) int {
 	return code
 }
 
+// Tests are the tests of a binary with the servers that they share, for a
+// TestMain that looks for goroutines left behind:
+//
+//	func TestMain(m *testing.M) { goleak.VerifyTestMain(local.Tests{M: m}) }
+type Tests struct{ *testing.M }
+
+// Run is RunTests.
+func (t Tests) Run() int { return RunTests(t.M) }
+
 // CloseShared stops the shared servers, for a TestMain that does more than
 // RunTests.
 func CloseShared() error {

@@ -140,8 +140,9 @@ func (p *postgres) start(ctx context.Context) (*child, error) {
 	db := sql.OpenDB(connector)
 	defer db.Close()
 
-	// What a crash left behind (backends that end slowly, a port just
-	// released) makes the first attempts fail.
+	// After a crash, backends that end slowly make the first attempts fail.
+	_, err = os.Stat(filepath.Join(p.data, "postmaster.pid"))
+	crashed := err == nil
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		cmd := exec.Command(filepath.Join(p.binaries, "bin", "postgres"), args...)
@@ -156,7 +157,7 @@ func (p *postgres) start(ctx context.Context) (*child, error) {
 			return c, nil
 		case ctx.Err() != nil:
 			return nil, c.supervise(ctx, stopPostgres)
-		case !errors.Is(err, errEnded) || time.Now().After(deadline):
+		case !crashed || !errors.Is(err, errEnded) || time.Now().After(deadline):
 			return nil, err
 		}
 		select {

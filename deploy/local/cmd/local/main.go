@@ -1,10 +1,11 @@
 // Command local starts and stops the servers of `make up`, and prepares what
 // the tests need.
 //
-//	local up     start PostgreSQL, Kafka and Temporal, and leave them running
-//	local down   stop them
-//	local clean  stop them and remove their data
-//	local python print the path of a Python that has the readers of the tests
+//	local up      start PostgreSQL, Kafka and Temporal, and leave them running
+//	local down    stop them
+//	local clean   stop them and remove their data
+//	local prepare fetch and build all that the tests need
+//	local python  print the path of a Python that has the readers of the tests
 package main
 
 import (
@@ -36,7 +37,7 @@ func main() {
 var errUsage = errors.New("wrong usage")
 
 func run(ctx context.Context, args []string) error {
-	const usage = "usage: local up|down|clean|python [--dir DIR] [--pg VERSION] [--port-base PORT]"
+	const usage = "usage: local up|down|clean|prepare|python [--dir DIR] [--pg VERSION] [--port-base PORT]"
 	if len(args) == 0 {
 		fmt.Fprintln(os.Stderr, usage)
 		return errUsage
@@ -57,6 +58,8 @@ func run(ctx context.Context, args []string) error {
 		return local.Down(ctx, o.Dir)
 	case "clean":
 		return local.Clean(ctx, o.Dir)
+	case "prepare":
+		return local.Prepare(ctx)
 	case "python":
 		path, err := local.Python(ctx)
 		if err != nil {
