@@ -4,6 +4,8 @@ import (
 	"flag"
 	"os"
 	"testing"
+
+	"github.com/millrace-io/millrace/deploy/local"
 )
 
 func TestMain(m *testing.M) {
@@ -11,5 +13,5 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("rapid.checks", "2000"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	os.Exit(local.RunTests(m))
 }
