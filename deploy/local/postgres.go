@@ -169,8 +169,15 @@ func newPostgres(ctx context.Context, o PostgresOptions) (*postgresServer, error
 		return nil, err
 	}
 	binaries := filepath.Join(reach.dir, "postgres", full)
-	if _, err := os.Stat(filepath.Join(binaries, "complete")); err != nil {
-		progress("fetching and unpacking PostgreSQL %s (10 MB), once", s.Version)
+	p.announce = func() {
+		if _, err := os.Stat(filepath.Join(binaries, "complete")); err == nil {
+			return
+		}
+		if kept, _ := filepath.Glob(filepath.Join(s.archive, "*-"+full+".txz")); kept != nil {
+			progress("unpacking PostgreSQL %s, once", s.Version)
+			return
+		}
+		progress("fetching PostgreSQL %s (10 MB), once", s.Version)
 	}
 	p.args = []string{
 		"postgres",

@@ -20,15 +20,16 @@ import (
 // number of times; data, port and settings stay. Its methods may be called
 // from several goroutines, one at a time does its work.
 type Process struct {
-	name    string
-	program string   // the program servers, where the process can run it
-	args    []string // its arguments
-	log     string   // the file that collects output
-	cwd     string
-	user    *syscall.Credential         // nil: this process's own
-	temp    string                      // removed by Close, or by the server when this process dies; may be empty
-	probe   func(context.Context) error // nil when the server answers
-	lock    *os.File                    // the lock that a server of Up holds; nil for those that end with this process
+	name     string
+	program  string   // the program servers, where the process can run it
+	args     []string // its arguments
+	log      string   // the file that collects output
+	cwd      string
+	user     *syscall.Credential         // nil: this process's own
+	temp     string                      // removed by Close, or by the server when this process dies; may be empty
+	probe    func(context.Context) error // nil when the server answers
+	lock     *os.File                    // the lock that a server of Up holds; nil for those that end with this process
+	announce func()                      // says before a start what will take its time; may be nil
 
 	mu  sync.Mutex
 	run *running // nil when it does not run
@@ -67,6 +68,9 @@ func (p *Process) start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+	if p.announce != nil {
+		p.announce()
+	}
 	run, err := p.launch(ctx)
 	if err != nil {
 		return fmt.Errorf("start %s: %w%s", p.name, err, p.lastWords())

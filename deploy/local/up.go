@@ -168,7 +168,7 @@ func (r *resident) up(ctx context.Context, o UpOptions) error {
 			return nil
 		}
 		progress("%s runs but does not answer: starting it anew", have.What)
-		if err := r.down(ctx, o.Dir); err != nil {
+		if _, err := r.down(ctx, o.Dir); err != nil {
 			return err
 		}
 	}
@@ -276,30 +276,32 @@ func (r *resident) pid(dir string) (int, error) {
 	return pid, nil
 }
 
-// down stops the server that holds the lock, and waits until it let go.
-func (r *resident) down(ctx context.Context, dir string) error {
+// down stops the server that holds the lock, if one does, and waits until it
+// let go.
+func (r *resident) down(ctx context.Context, dir string) (stopped bool, err error) {
 	signal, next := syscall.SIGTERM, time.Time{}
 	for {
 		lock, err := r.lock(dir)
 		if err != nil {
-			return err
+			return stopped, err
 		}
 		if lock != nil {
-			return lock.Close()
+			return stopped, lock.Close()
 		}
 		if time.Now().After(next) {
 			pid, err := r.pid(dir)
 			if err != nil {
-				return err
+				return stopped, err
 			}
 			if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("stop %s, process %d: %w", r.name, pid, err)
+				return stopped, fmt.Errorf("stop %s, process %d: %w", r.name, pid, err)
 			}
+			stopped = true
 			signal, next = syscall.SIGKILL, time.Now().Add(stopLimit)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("await the end of %s: %w", r.name, ctx.Err())
+			return stopped, fmt.Errorf("await the end of %s: %w", r.name, ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -322,7 +324,11 @@ func Down(ctx context.Context, dir string) error {
 	var errs []error
 	for _, name := range []string{"temporal", "kafka", "postgres"} {
 		r := &resident{name: name}
-		errs = append(errs, r.down(ctx, o.Dir))
+		stopped, err := r.down(ctx, o.Dir)
+		if stopped {
+			progress("stopped %s", name)
+		}
+		errs = append(errs, err)
 	}
 	if err := os.Remove(filepath.Join(o.Dir, "env")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("remove the addresses: %w", err))
