@@ -72,6 +72,15 @@ func (b *Batch) SizeBytes() int {
 	return n
 }
 
+// Clone returns a copy that shares no memory.
+func (b *Batch) Clone() *Batch {
+	out := &Batch{Names: b.Names, Cols: make([]*Column, len(b.Cols)), First: b.First}
+	for i, c := range b.Cols {
+		out.Cols[i] = c.Clone()
+	}
+	return out
+}
+
 // Gather returns copies of the rows of those indices, in their order.
 func (b *Batch) Gather(rows []int32) *Batch {
 	out := &Batch{Names: b.Names, Cols: make([]*Column, len(b.Cols))}
@@ -124,7 +133,7 @@ func (b *Batch) check() error {
 
 func (c *Column) check() error {
 	n, ok := len(c.Valid), true
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		ok = len(c.I64) == n
 	case floats:

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -101,13 +102,22 @@ type Column struct {
 	Bytes []byte
 	// Elem holds the elements of an Array.
 	Elem *Column
+
+	kind storage // what NewColumn found out about Type
+}
+
+func (c *Column) storage() storage {
+	if c.kind != unsupported {
+		return c.kind
+	}
+	return storageOf(c.Type)
 }
 
 // NewColumn returns an empty column, which panics at the first append of a
 // value if [Supported] does not hold for t.
 func NewColumn(t schema.Type) *Column {
-	c := &Column{Type: t}
-	switch storageOf(t) {
+	c := &Column{Type: t, kind: storageOf(t)}
+	switch c.kind {
 	case bytesOf, wide:
 		c.Off = append(make([]int32, 0, 64), 0)
 	case list:
@@ -120,6 +130,17 @@ func NewColumn(t schema.Type) *Column {
 // Len returns the number of rows.
 func (c *Column) Len() int { return len(c.Valid) }
 
+// Clone returns a copy that shares no memory.
+func (c *Column) Clone() *Column {
+	out := *c
+	out.Valid, out.I64, out.F64 = slices.Clone(c.Valid), slices.Clone(c.I64), slices.Clone(c.F64)
+	out.Off, out.Bytes = slices.Clone(c.Off), slices.Clone(c.Bytes)
+	if c.Elem != nil {
+		out.Elem = c.Elem.Clone()
+	}
+	return &out
+}
+
 // Reset empties the column and keeps its memory.
 func (c *Column) Reset() { c.Truncate(0) }
 
@@ -128,7 +149,7 @@ func (c *Column) Reset() { c.Truncate(0) }
 func (c *Column) Truncate(n int) {
 	n = min(n, len(c.Valid))
 	c.Valid = c.Valid[:n]
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		c.I64 = c.I64[:n]
 	case floats:
@@ -145,7 +166,7 @@ func (c *Column) Truncate(n int) {
 // Grow makes room for n more rows, and bytes more of Bytes.
 func (c *Column) Grow(n, bytes int) {
 	c.Valid = grow(c.Valid, n)
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		c.I64 = grow(c.I64, n)
 	case floats:
@@ -167,7 +188,7 @@ func grow[T any](s []T, n int) []T {
 
 // AppendNull appends a NULL.
 func (c *Column) AppendNull() {
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		c.I64 = append(c.I64, 0)
 	case floats:
@@ -250,7 +271,7 @@ func (c *Column) AppendFrom(src *Column, row int) {
 		c.AppendNull()
 		return
 	}
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		c.I64 = append(c.I64, src.I64[row])
 		c.Valid = append(c.Valid, true)
@@ -303,7 +324,7 @@ func (c *Column) Equal(row int, o *Column, other int) bool {
 	if !c.Valid[row] {
 		return true
 	}
-	switch storageOf(c.Type) {
+	switch c.storage() {
 	case ints:
 		return c.I64[row] == o.I64[other]
 	case floats:
