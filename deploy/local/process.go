@@ -106,6 +106,9 @@ func (p *Process) launch(ctx context.Context) (*running, error) {
 	cmd.Dir = p.cwd
 	cmd.Stderr = log
 	cmd.Env = os.Environ()
+	if os.Getenv("USER") == "" { // Temporal's server insists on it for users that have no name
+		cmd.Env = append(cmd.Env, "USER=millrace")
+	}
 	if p.user != nil {
 		cmd.Env = append(cmd.Env, "HOME="+p.cwd, "TMPDIR="+p.cwd)
 	}
@@ -269,6 +272,11 @@ func (p *Process) lastWords() string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	if len(lines) > 12 {
 		lines = lines[len(lines)-12:]
+	}
+	for i, line := range lines {
+		if len(line) > 300 {
+			lines[i] = line[:300] + "…"
+		}
 	}
 	return "\n  " + filepath.Base(p.log) + ": " + strings.Join(lines, "\n  "+filepath.Base(p.log)+": ")
 }

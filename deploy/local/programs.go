@@ -27,7 +27,7 @@ func (p *place) serversProgram(ctx context.Context) (string, error) {
 		name:    "servers",
 		dir:     filepath.Join(p.repo, "deploy", "local", "servers"),
 		pkg:     ".",
-		message: "building the program that runs the servers, once: some 20 s",
+		message: "building the program that runs the servers, once: up to a minute on two cores",
 	})
 }
 
