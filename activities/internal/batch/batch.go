@@ -115,9 +115,17 @@ func (b *Batch) Last() change.Position { return b.last }
 // or Reset.
 func (b *Batch) Columns() *datafile.Batch { return &b.rows }
 
-// Reset empties b and keeps its memory.
+// keptBytes is how much memory for long values a column keeps across Reset.
+const keptBytes = 16 << 20
+
+// Reset empties b. It keeps b's memory, but for what rows of unusual length
+// took.
 func (b *Batch) Reset() {
-	for _, c := range b.rows.Cols {
+	for i, c := range b.rows.Cols {
+		if cap(c.Bytes) > keptBytes || c.Elem != nil && cap(c.Elem.Bytes) > keptBytes {
+			b.rows.Cols[i] = datafile.NewColumn(c.Type) // meta is a part of Cols
+			continue
+		}
 		c.Reset()
 	}
 	b.count, b.size = 0, 0

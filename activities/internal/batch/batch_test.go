@@ -247,6 +247,23 @@ func TestRefusalNamesColumnAndKeyButNoValues(t *testing.T) {
 	}
 }
 
+func TestResetLetsGoOfLongValues(t *testing.T) {
+	table := ordersTable(change.IdentityKey, 0, 1)
+	b := New(layoutOf(t, table))
+	long := strings.Repeat("x", keptBytes+1)
+	appendAll(t, b, event(table, change.Create, 1, change.Tuple{}, text("1", "eu", "∅", "{"+long+"}", long)))
+	b.Reset()
+	for i, c := range b.Columns().Cols {
+		if cap(c.Bytes) > keptBytes || c.Elem != nil && cap(c.Elem.Bytes) > keptBytes {
+			t.Errorf("column %s keeps its memory", b.Columns().Names[i])
+		}
+	}
+	appendAll(t, b, event(table, change.Create, 1, change.Tuple{}, text("1", "eu", "∅", "{a}", "d")))
+	if got := lines(b.Columns()); !strings.HasPrefix(got, "1 eu ∅ [a] d c 2 ") {
+		t.Error(got)
+	}
+}
+
 func TestCastsAndNamesOfALayout(t *testing.T) {
 	table := ordersTable(change.IdentityKey, 0, 1)
 	l, err := NewLayout(table, []string{"id", "region", "due_1", "tags", "doc"}, map[string]string{"due": "string"}, 1)
@@ -326,8 +343,16 @@ func mixedTable(identity change.Identity, key ...int) *change.Table {
 		name string
 		mod  int32
 	}{
-		{20, "int8", -1}, {1700, "numeric", (18<<16 | 2) + 4}, {1184, "timestamptz", -1}, {2950, "uuid", -1}, {3802, "jsonb", -1},
-		{25, "text", -1}, {16, "bool", -1}, {1082, "date", -1}, {701, "float8", -1}, {23, "int4", -1},
+		{20, "int8", -1},
+		{1700, "numeric", (18<<16 | 2) + 4},
+		{1184, "timestamptz", -1},
+		{2950, "uuid", -1},
+		{3802, "jsonb", -1},
+		{25, "text", -1},
+		{16, "bool", -1},
+		{1082, "date", -1},
+		{701, "float8", -1},
+		{23, "int4", -1},
 	} {
 		t.Columns = append(t.Columns, change.Column{
 			Name: fmt.Sprintf("c%d", i), TypeOID: c.oid, TypeMod: c.mod, Identity: identity == change.IdentityFull || i == 0,

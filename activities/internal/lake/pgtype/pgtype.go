@@ -56,9 +56,6 @@ const (
 	CastBinary = "binary"
 )
 
-// Casts lists the casts that [For] knows, for messages.
-func Casts() []string { return []string{CastString, CastBinary} }
-
 // For returns the mapping of c, whose Type must be resolved. An empty cast
 // means the type's own mapping; a cast that c cannot have is [ErrCast].
 func For(c change.Column, cast string) (Mapping, error) {

@@ -76,11 +76,15 @@ func TestPostgresAgrees(t *testing.T) {
 		{column("date", false, -1), "SELECT '0001-01-01'::date + (random()*3652058)::int FROM generate_series(1,500)", always, "v - date '1970-01-01'"},
 		{column("date", false, -1), "SELECT v FROM unnest('{infinity,-infinity,4713-01-01 BC,5874897-12-31,0001-01-01,0001-12-31 BC,9999-12-31,10000-01-01}'::date[]) v", "isfinite(v) AND v BETWEEN '0001-01-01' AND '9999-12-31'", "CASE WHEN isfinite(v) THEN v - date '1970-01-01' END"},
 		{column("timestamp", false, -1), "SELECT timestamp '0001-01-01' + random()*3652058 * interval '1 day' FROM generate_series(1,500)", "v < '10000-01-01'", "trunc(extract(epoch from v)*1000000)"},
-		{column("timestamp", false, -1), "SELECT v FROM unnest('{infinity,-infinity,4713-01-01 00:00:00 BC,294276-12-31 23:59:59.999999,0001-01-01 00:00:00,0001-12-31 23:59:59.999999 BC,9999-12-31 23:59:59.999999,10000-01-01 00:00:00}'::timestamp[]) v",
-			"isfinite(v) AND v >= '0001-01-01' AND v < '10000-01-01'", "CASE WHEN isfinite(v) THEN trunc(extract(epoch from v)*1000000) END"},
+		{
+			column("timestamp", false, -1), "SELECT v FROM unnest('{infinity,-infinity,4713-01-01 00:00:00 BC,294276-12-31 23:59:59.999999,0001-01-01 00:00:00,0001-12-31 23:59:59.999999 BC,9999-12-31 23:59:59.999999,10000-01-01 00:00:00}'::timestamp[]) v",
+			"isfinite(v) AND v >= '0001-01-01' AND v < '10000-01-01'", "CASE WHEN isfinite(v) THEN trunc(extract(epoch from v)*1000000) END",
+		},
 		{column("timestamptz", false, -1), "SELECT timestamptz '0001-01-01' + random()*3652058 * interval '1 day' FROM generate_series(1,500)", "v < '10000-01-01'", "trunc(extract(epoch from v)*1000000)"},
-		{column("timestamptz", false, -1), "SELECT v FROM unnest('{infinity,4713-01-01 00:00:00 BC,9999-12-31 23:59:59.9+00,10000-01-01 00:00:00+01,0001-01-01 00:00:00+05}'::timestamptz[]) v",
-			"isfinite(v) AND v >= '0001-01-01' AND v < '10000-01-01'", "CASE WHEN isfinite(v) THEN trunc(extract(epoch from v)*1000000) END"},
+		{
+			column("timestamptz", false, -1), "SELECT v FROM unnest('{infinity,4713-01-01 00:00:00 BC,9999-12-31 23:59:59.9+00,10000-01-01 00:00:00+01,0001-01-01 00:00:00+05}'::timestamptz[]) v",
+			"isfinite(v) AND v >= '0001-01-01' AND v < '10000-01-01'", "CASE WHEN isfinite(v) THEN trunc(extract(epoch from v)*1000000) END",
+		},
 
 		{column("bytea", false, -1), "SELECT v FROM unnest(ARRAY['', '\\x00ff', decode(repeat('ab', 5000), 'hex')]::bytea[]) v", always, "encode(v, 'hex')"},
 		{column("text", false, -1), "SELECT v FROM unnest(ARRAY['', 'a''b', 'ünï ☃ 🎉', E'\\\\t\\n']) v", always, asText},
@@ -104,8 +108,10 @@ func TestPostgresAgrees(t *testing.T) {
 		{user("pair", "c", false), `SELECT '(1,"a ""b")'::pg_temp.pair`, always, asText},
 		{user("pair", "c", true), `SELECT ARRAY['(1,"a b")','(2,)']::pg_temp.pair[]`, always, `'["(1,\"a b\")" "(2,)"]'`},
 
-		{column("int4", true, -1), "SELECT v FROM (VALUES ('{}'::int4[]), ('{1,NULL,3}'), ('[0:1]={1,2}'), ('{{1,2},{3,4}}'), ('{{1}}'), ('[1:1]={5}')) x(v)",
-			"coalesce(array_ndims(v),1) = 1 AND coalesce(array_lower(v,1),1) = 1", "replace(replace(replace(replace(v::text,'{','['),'}',']'),',',' '),'NULL','null')"},
+		{
+			column("int4", true, -1), "SELECT v FROM (VALUES ('{}'::int4[]), ('{1,NULL,3}'), ('[0:1]={1,2}'), ('{{1,2},{3,4}}'), ('{{1}}'), ('[1:1]={5}')) x(v)",
+			"coalesce(array_ndims(v),1) = 1 AND coalesce(array_lower(v,1),1) = 1", "replace(replace(replace(replace(v::text,'{','['),'}',']'),',',' '),'NULL','null')",
+		},
 		{column("text", true, -1), `SELECT ARRAY['', 'NULL', NULL, 'a"b', 'c\d', '{e}', 'f,g', ' h ', 'i']`, always, `'["" "NULL" null "a\"b" "c\\d" "{e}" "f,g" " h " "i"]'`},
 		{column("jsonb", true, -1), `SELECT ARRAY['{"a": [1]}', 'null']::jsonb[]`, always, `'["{\"a\": [1]}" "null"]'`},
 		{change.Column{Name: "c", Type: change.Type{OID: oidBox, Name: "box", Kind: "b", Array: true, Mod: -1}}, "SELECT ARRAY['(1,2),(0,0)','(3,4),(0,0)']::box[]", always, `'["(1,2),(0,0)" "(3,4),(0,0)"]'`},
