@@ -1,5 +1,231 @@
 package activities
 
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/fleet"
+)
+
+// Signals that activities and copies send to workflows.
+const (
+	// SignalTables carries TablesChanged to a Database workflow.
+	SignalTables = "tables"
+	// SignalMarker carries a marker's token to a Database workflow: everything
+	// before the marker was committed.
+	SignalMarker = "marker"
+	// SignalCut carries a Cut to the workflow that asked for a holder.
+	SignalCut = "cut"
+)
+
+// Queries and updates that activities send to workflows.
+const (
+	// UpdateWait is the read-your-writes barrier of a Database workflow.
+	UpdateWait = "wait"
+)
+
+// TablesChanged reports tables whose phase, reason or rows changed.
+type TablesChanged struct {
+	Tables []TableChange `json:"tables"`
+	// Copy names the copy that ended with this report.
+	Copy string `json:"copy,omitempty"`
+}
+
+// TableChange is one table's part of TablesChanged. Empty fields mean that
+// nothing changed there.
+type TableChange struct {
+	OID   uint32 `json:"oid"`
+	Phase string `json:"phase,omitempty"`
+	// Reason is why the table is parked.
+	Reason     *Reason `json:"reason,omitempty"`
+	Position   string  `json:"position,omitempty"`
+	RowsCopied int64   `json:"rows_copied,omitempty"`
+}
+
+// TableInfo is what a scan says about one table.
+type TableInfo struct {
+	OID     uint32  `json:"oid"`
+	Name    string  `json:"name"`
+	Phase   string  `json:"phase"`
+	Reason  *Reason `json:"reason,omitempty"`
+	Latest  string  `json:"latest,omitempty"`
+	History string  `json:"history"`
+}
+
+// PrepareInput asks for everything that a database needs before its lanes run.
+type PrepareInput struct {
+	DB fleet.Database `json:"db"`
+	// Epoch, SystemID and Timeline are those of the last preparation; zero at
+	// the first.
+	Epoch    uint32 `json:"epoch,omitempty"`
+	SystemID string `json:"system_id,omitempty"`
+	Timeline int32  `json:"timeline,omitempty"`
+}
+
+// PrepareResult says what the lanes start from.
+type PrepareResult struct {
+	Epoch    uint32      `json:"epoch"`
+	SystemID string      `json:"system_id"`
+	Timeline int32       `json:"timeline"`
+	Tables   []TableInfo `json:"tables"`
+}
+
+// ScanInput asks which tables match now.
+type ScanInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	// Known are the OIDs that need no new look; their names may have changed.
+	Known []uint32 `json:"known,omitempty"`
+	// Copy is the id of the copy that should be running; empty where there is
+	// none.
+	Copy string `json:"copy,omitempty"`
+}
+
+// ScanResult lists what differs from what was known.
+type ScanResult struct {
+	// Found are the tables that were not known.
+	Found []TableInfo `json:"found,omitempty"`
+	// Gone are known OIDs that no longer match or exist.
+	Gone []uint32 `json:"gone,omitempty"`
+	// CopyGone tells that ScanInput.Copy is not running.
+	CopyGone bool `json:"copy_gone,omitempty"`
+	// Parked are known tables that must not go on as they are.
+	Parked []TableChange `json:"parked,omitempty"`
+}
+
+// CaptureInput starts the capture lane.
+type CaptureInput struct {
+	DB       fleet.Database `json:"db"`
+	Epoch    uint32         `json:"epoch"`
+	SystemID string         `json:"system_id"`
+	Timeline int32          `json:"timeline"`
+}
+
+// LaneResult is how a lane ended voluntarily.
+type LaneResult struct {
+	Why string `json:"why"`
+	// Worker served the lane.
+	Worker string `json:"worker"`
+	// Resume is the commit lane's: where to go on. Only activities read it.
+	Resume json.RawMessage `json:"resume,omitempty"`
+}
+
+// CommitInput starts the commit lane.
+type CommitInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	// Resume is that of the last run: a hint. Without it reading begins at the
+	// earliest record that is kept.
+	Resume json.RawMessage `json:"resume,omitempty"`
+	// Parked are the tables that must not be committed.
+	Parked []uint32 `json:"parked,omitempty"`
+}
+
+// HoldInput asks for a cut and for its snapshot to be held until cancelled.
+type HoldInput struct {
+	DB fleet.Database `json:"db"`
+}
+
+// Cut is an exact pair: a transaction is in the snapshot exactly when its
+// CommitLSN is below LSN.
+type Cut struct {
+	LSN      change.LSN `json:"lsn"`
+	Snapshot string     `json:"snapshot"`
+	SystemID string     `json:"system_id"`
+	Micros   int64      `json:"micros"`
+}
+
+// PlanInput asks for the chunks of one table under a cut.
+type PlanInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	Copy  string         `json:"copy"`
+	Cut   Cut            `json:"cut"`
+	OID   uint32         `json:"oid"`
+}
+
+// Chunk is a range of blocks of one table or partition.
+type Chunk struct {
+	Leaf uint32 `json:"leaf"`
+	// From is the first block; To the first after the range, 0 for no end.
+	From uint32 `json:"from,omitempty"`
+	To   uint32 `json:"to,omitempty"`
+	// FileNode is the leaf's file when the cut was made.
+	FileNode uint32 `json:"file_node"`
+}
+
+// PlanResult lists the chunks that are still to be copied.
+type PlanResult struct {
+	Chunks []Chunk `json:"chunks"`
+}
+
+// ChunkInput asks for one chunk to be copied into the lake.
+type ChunkInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	Copy  string         `json:"copy"`
+	Cut   Cut            `json:"cut"`
+	OID   uint32         `json:"oid"`
+	Index int            `json:"index"`
+	Chunk Chunk          `json:"chunk"`
+}
+
+// ChunkResult says what a chunk held.
+type ChunkResult struct {
+	Rows  int64 `json:"rows"`
+	Bytes int64 `json:"bytes"`
+}
+
+// FinishInput ends the copy of one table.
+type FinishInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	Copy  string         `json:"copy"`
+	OID   uint32         `json:"oid"`
+}
+
+// FinishResult is the phase that the table enters.
+type FinishResult struct {
+	Phase string `json:"phase"`
+}
+
+// MarkerInput asks for a marker to be written into the source's log.
+type MarkerInput struct {
+	DB    fleet.Database `json:"db"`
+	Token string         `json:"token"`
+}
+
+// AwaitInput asks to wait until what is committed now at the source can be
+// read from the lake.
+type AwaitInput struct {
+	WorkflowID string        `json:"workflow_id"`
+	Timeout    time.Duration `json:"timeout"`
+}
+
+// VerifyInput asks for one table to be proven equal under a cut that the lake
+// has passed.
+type VerifyInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	Cut   Cut            `json:"cut"`
+	OID   uint32         `json:"oid"`
+	Name  string         `json:"name"`
+}
+
+// DropInput asks for what was made at the source to be dropped.
+type DropInput struct {
+	DB    fleet.Database `json:"db"`
+	Epoch uint32         `json:"epoch"`
+	Force bool           `json:"force,omitempty"`
+}
+
+// DropResult lists what was dropped and what stays behind.
+type DropResult struct {
+	Dropped []string `json:"dropped,omitempty"`
+	Left    []string `json:"left,omitempty"`
+}
+
 // CaptureProgress is the heartbeat detail of the Capture activity.
 type CaptureProgress struct {
 	Worker string `json:"worker"`
@@ -20,8 +246,8 @@ type CaptureProgress struct {
 // CommitProgress is the heartbeat detail of the Commit activity.
 type CommitProgress struct {
 	Worker string `json:"worker"`
-	// Offsets is the next offset to read of each partition after a restart.
-	Offsets map[int]int64 `json:"offsets"`
+	// Resume is where to go on after a restart.
+	Resume json.RawMessage `json:"resume,omitempty"`
 	// Read is the LSN up to which all partitions were read and committed.
 	Read string `json:"read"`
 	// LagSeconds is the age of the oldest change read but not committed, or the

@@ -14,3 +14,21 @@ type Reason struct {
 	// Since is when it was first seen, in RFC 3339.
 	Since string `json:"since,omitempty"`
 }
+
+// Codes that are not tied to one stage.
+const (
+	CodeInternal     Code = "INTERNAL"
+	CodeNoWorker     Code = "NO_WORKER"
+	CodeWorkerLost   Code = "WORKER_LOST"
+	CodeSnapshotGone Code = "SNAPSHOT_GONE"
+)
+
+// Failure is what the worker makes of an activity's error, once, at the edge:
+// it travels as the details of an application error whose type is the code.
+type Failure struct {
+	Reason Reason `json:"reason"`
+	// Park tells that trying again cannot help until somebody acts.
+	Park bool `json:"park,omitempty"`
+	// Database tells that it concerns the whole database, not one table.
+	Database bool `json:"database,omitempty"`
+}

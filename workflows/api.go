@@ -141,6 +141,8 @@ const (
 type WaitInput struct {
 	Until   string        `json:"until"`
 	Timeout time.Duration `json:"timeout"`
+	// PastParked goes on for the tables that are not parked.
+	PastParked bool `json:"past_parked,omitempty"`
 }
 
 // Waited is the answer to Wait. Reached is false where time ran out or where

@@ -1,0 +1,216 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/internal/lake"
+	"github.com/millrace-io/millrace/activities/internal/lake/pgtype"
+	"github.com/millrace-io/millrace/activities/internal/pgsource"
+)
+
+// chunkBytes is about how much of a table's file one chunk reads.
+const chunkBytes = 256 << 20
+
+// Hold takes a cut, tells its workflow, and keeps the snapshot until it is
+// cancelled or the worker stops.
+func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
+	info := activity.GetInfo(ctx)
+	sql, err := a.source(ctx, &in.DB, "hold/"+info.WorkflowExecution.RunID)
+	if err != nil {
+		return err
+	}
+	defer sql.Close()
+	cut, err := cutWithBeats(ctx, sql, a.cfg.HeartbeatTimeout/4)
+	if err != nil {
+		return err
+	}
+	defer cut.Close()
+	err = a.cfg.Temporal.SignalWorkflow(ctx, info.WorkflowExecution.ID, info.WorkflowExecution.RunID, SignalCut, Cut{
+		LSN: cut.LSN, Snapshot: cut.Snapshot, SystemID: cut.System.ID, Micros: cut.Micros,
+	})
+	if err != nil {
+		return fmt.Errorf("tell the cut: %w", err)
+	}
+	tick := time.NewTicker(max(a.cfg.HeartbeatTimeout/4, 100*time.Millisecond))
+	defer tick.Stop()
+	stopping := activity.GetWorkerStopChannel(ctx)
+	var drain <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stopping:
+			// Chunks in flight go on for as long as the worker may take.
+			stopping, drain = nil, time.After(StopGrace/2)
+		case <-drain:
+			return fmt.Errorf("hold the snapshot: the worker stops: %w", pgsource.ErrSnapshotGone)
+		case <-tick.C:
+			if err := cut.Ping(ctx); err != nil {
+				return err
+			}
+			activity.RecordHeartbeat(ctx)
+		}
+	}
+}
+
+// cutWithBeats takes a cut, which waits for transactions that are open.
+func cutWithBeats(ctx context.Context, sql *pgsource.DB, every time.Duration) (*pgsource.Cut, error) {
+	beats, stop := context.WithCancel(ctx)
+	defer stop()
+	go beat(beats, every)
+	return sql.Cut(ctx)
+}
+
+// PlanCopy begins the copy of one table in the lake and cuts the table into
+// chunks.
+func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, error) {
+	var out PlanResult
+	sql, err := a.source(ctx, &in.DB, "copy")
+	if err != nil {
+		return out, err
+	}
+	defer sql.Close()
+	t, err := sql.Describe(ctx, in.OID)
+	if err != nil {
+		return out, err
+	}
+	chunks, err := sql.Plan(ctx, in.Cut.Snapshot, t, chunkBytes)
+	if err != nil {
+		return out, err
+	}
+	m, err := a.mirror(ctx, &in.DB, t)
+	if err != nil {
+		return out, err
+	}
+	defer m.Close()
+	_, err = m.BeginCopy(ctx, lake.Copy{
+		ID: in.Copy, Table: t, Cut: in.Cut.LSN, Epoch: in.Epoch, Chunks: len(chunks), CutMicros: in.Cut.Micros,
+	})
+	if err != nil {
+		return out, err
+	}
+	for _, c := range chunks {
+		out.Chunks = append(out.Chunks, Chunk{Leaf: c.Leaf, From: c.From, To: c.To, FileNode: c.FileNode})
+	}
+	return out, nil
+}
+
+// CopyChunk copies one chunk into the lake, in one commit.
+func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult, error) {
+	var out ChunkResult
+	beats, stop := context.WithCancel(ctx)
+	defer stop()
+	var rows atomic.Int64
+	go func() { // progress alone is told
+		tick := time.NewTicker(max(a.cfg.HeartbeatTimeout/4, 100*time.Millisecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-beats.Done():
+				return
+			case <-tick.C:
+				activity.RecordHeartbeat(beats, rows.Load())
+			}
+		}
+	}()
+	select {
+	case a.reading <- struct{}{}:
+		defer func() { <-a.reading }()
+	case <-ctx.Done():
+		return out, ctx.Err()
+	}
+	sql, err := a.source(ctx, &in.DB, "copy")
+	if err != nil {
+		return out, err
+	}
+	defer sql.Close()
+	t, err := sql.Describe(ctx, in.OID)
+	if err != nil {
+		return out, err
+	}
+	casts := in.DB.Casts(t.Schema, t.Name)
+	asText := make([]bool, len(t.Columns))
+	for i := range t.Columns {
+		mapping, err := pgtype.For(t.Columns[i], casts[t.Columns[i].Name])
+		if err != nil {
+			return out, fmt.Errorf("map %s column %q: %w", t, t.Columns[i].Name, err)
+		}
+		asText[i] = mapping.Binary == nil
+	}
+	m, err := a.mirror(ctx, &in.DB, t)
+	if err != nil {
+		return out, err
+	}
+	defer m.Close()
+	chunk := pgsource.Chunk{Leaf: in.Chunk.Leaf, From: in.Chunk.From, To: in.Chunk.To, FileNode: in.Chunk.FileNode}
+	out.Rows, out.Bytes, err = m.WriteChunk(ctx, in.Copy, in.Index, func(yield func(*change.Tuple) error) error {
+		_, err := sql.CopyChunk(ctx, in.Cut.Snapshot, t, chunk, asText, func(row *change.Tuple) error {
+			rows.Add(1)
+			return yield(row)
+		})
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	db := in.DB.Name
+	a.metrics.rows.WithLabelValues(db, "copy").Add(float64(out.Rows))
+	a.metrics.bytes.WithLabelValues(db, "copy").Add(float64(out.Bytes))
+	return out, nil
+}
+
+// FinishCopy ends the copy of one table: latest catches up with what history
+// collected meanwhile, and the table is live.
+func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResult, error) {
+	var out FinishResult
+	beats, stop := context.WithCancel(ctx)
+	defer stop()
+	go beat(beats, a.cfg.HeartbeatTimeout/4)
+	sql, err := a.source(ctx, &in.DB, "copy")
+	if err != nil {
+		return out, err
+	}
+	t, err := sql.Describe(ctx, in.OID)
+	sql.Close()
+	if err != nil {
+		return out, err
+	}
+	m, err := a.mirror(ctx, &in.DB, t)
+	if err != nil {
+		return out, err
+	}
+	defer m.Close()
+	if err := m.FinishCopy(ctx, in.Copy); err != nil {
+		return out, err
+	}
+	if err := catchUp(ctx, m, t); err != nil {
+		return out, err
+	}
+	out.Phase = string(m.State().Phase)
+	return out, nil
+}
+
+// catchUp applies history to latest until nothing is left. The last look comes
+// after the table is live: from then on the commit lane looks, too.
+func catchUp(ctx context.Context, m *lake.Mirror, t *change.Table) error {
+	for t.Identity != change.IdentityNone {
+		done, err := m.CatchUp(ctx, catchUpRows)
+		if err != nil && !errors.Is(err, lake.ErrFenced) {
+			return err
+		}
+		if err := m.Refresh(ctx); err != nil {
+			return err
+		}
+		if done && m.State().Phase == lake.Live && !m.LatestApplied().Before(m.Applied()) {
+			return nil
+		}
+	}
+	return nil
+}

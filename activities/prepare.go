@@ -1,0 +1,409 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+
+	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/fleet"
+	"github.com/millrace-io/millrace/activities/internal/lake"
+	"github.com/millrace-io/millrace/activities/internal/pgsource"
+	"github.com/millrace-io/millrace/activities/internal/topic"
+)
+
+// Prepare makes sure that a database can be mirrored, and makes what it needs:
+// topic, lake, publications and slot, in this order, so that nothing is left at
+// the source when something else is missing. It may be called again at any
+// time.
+func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResult, error) {
+	var out PrepareResult
+	db := &in.DB
+	sql, err := a.source(ctx, db, "control")
+	if err != nil {
+		return out, err
+	}
+	defer sql.Close()
+	if in.SystemID != "" {
+		if err := sameSource(ctx, sql, in.SystemID, in.Timeline); err != nil {
+			return out, err
+		}
+	}
+	problems, err := sql.Check(ctx, db.Tables)
+	if err != nil {
+		return out, err
+	}
+	if err := blocking(problems); err != nil {
+		return out, err
+	}
+	tables, odd, err := sql.Tables(ctx, db.Tables)
+	if err != nil {
+		return out, err
+	}
+	if err := a.kafka.Ensure(ctx, a.topic(db)); err != nil {
+		return out, err
+	}
+	if _, err := a.lake(ctx, db); err != nil {
+		return out, err
+	}
+	system, err := sql.System(ctx)
+	if err != nil {
+		return out, err
+	}
+	out.SystemID, out.Timeline = system.ID, system.Timeline
+	if out.Epoch, err = a.epoch(ctx, sql, &in, tables); err != nil {
+		return out, err
+	}
+	_, refused, err := sql.EnsurePublications(ctx, db.Name, tables)
+	if err != nil {
+		return out, err
+	}
+	if _, err := sql.EnsureSlot(ctx, db.Name, out.Epoch); err != nil {
+		return out, err
+	}
+	out.Tables, err = a.describe(ctx, db, out.Epoch, tables, append(odd, refused...))
+	return out, err
+}
+
+// topic is a database's topic as it ought to be.
+func (a *Activities) topic(db *fleet.Database) topic.Topic {
+	t := db.Topic
+	return topic.Topic{Name: t.Name, Partitions: t.Partitions, Replication: t.Replication, MinISR: t.MinInSync, Retention: t.Retention}
+}
+
+// epoch finds the generation of the slot to use. The first preparation adopts
+// a slot of ours that is there; where there is none it begins a generation
+// later than any that the topic or the lake has seen. Later preparations insist
+// on theirs: a slot that is gone has lost changes.
+func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (uint32, error) {
+	if in.Epoch > 0 {
+		_, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch))
+		return in.Epoch, err
+	}
+	slots, err := slotEpochs(ctx, sql, in.DB.Name)
+	if err != nil {
+		return 0, err
+	}
+	schemas, err := a.kafka.LoadSchemas(ctx, in.DB.Topic.Name)
+	if err != nil {
+		return 0, err
+	}
+	seen := schemas.LastEpoch()
+	for _, t := range tables {
+		m, err := a.mirror(ctx, &in.DB, t)
+		if err != nil {
+			if Classify(err).Park {
+				continue // describe parks the table
+			}
+			return 0, err
+		}
+		seen = max(seen, m.Applied().Epoch, m.State().Epoch)
+		if err := m.Close(); err != nil {
+			return 0, err
+		}
+	}
+	if len(slots) > 0 && slices.Max(slots) >= seen {
+		return slices.Max(slots), nil
+	}
+	return seen + 1, nil
+}
+
+// mirror opens the mirror of a table as the fleet file wants it.
+func (a *Activities) mirror(ctx context.Context, db *fleet.Database, t *change.Table) (*lake.Mirror, error) {
+	l, err := a.lake(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	return l.Mirror(ctx, t, lake.MirrorOptions{Casts: db.Casts(t.Schema, t.Name)})
+}
+
+// slotEpochs lists the generations of which the source has a slot of ours.
+func slotEpochs(ctx context.Context, sql *pgsource.DB, database string) ([]uint32, error) {
+	names, err := sql.SlotNames(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	var epochs []uint32
+	for _, name := range names {
+		i := strings.LastIndex(name, "_e")
+		n, err := strconv.ParseUint(name[i+2:], 10, 32)
+		if i >= 0 && err == nil {
+			epochs = append(epochs, uint32(n))
+		}
+	}
+	return epochs, nil
+}
+
+// sameSource refuses another cluster behind the same name, and one that was
+// restored or failed over.
+func sameSource(ctx context.Context, sql *pgsource.DB, id string, timeline int32) error {
+	now, err := sql.System(ctx)
+	if err != nil {
+		return err
+	}
+	return now.Same(id, timeline)
+}
+
+// blocking joins the problems that stand in the way into one error with the
+// first one's code and everybody's remedies.
+func blocking(problems []pgsource.Problem) error {
+	var first *pgsource.Problem
+	var sentences, remedies []string
+	for i := range problems {
+		if p := &problems[i]; p.Blocking {
+			if first == nil {
+				first = p
+			}
+			sentences = append(sentences, p.Sentence)
+			if p.Remedy != "" {
+				remedies = append(remedies, p.Remedy)
+			}
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return &Reasoned{
+		Failure: Failure{Park: true, Reason: Reason{
+			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(remedies, "\n"),
+		}},
+		Err: errors.New("source is not ready"),
+	}
+}
+
+// describe says in which phase each table is, by its mirror in the lake, and
+// which cannot be mirrored.
+func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uint32, tables []*change.Table, problems []pgsource.Problem) ([]TableInfo, error) {
+	since := time.Now().UTC().Format(time.RFC3339)
+	infos := make([]TableInfo, 0, len(tables))
+	for _, t := range tables {
+		info := TableInfo{OID: t.OID, Name: t.String(), Phase: string(lake.Waiting)}
+		if i := slices.IndexFunc(problems, func(p pgsource.Problem) bool { return p.Table == t.String() && p.Blocking }); i >= 0 {
+			p := &problems[i]
+			info.Phase = "parked"
+			info.Reason = &Reason{Code: Code(p.Code), Message: p.Sentence, Remedy: p.Remedy, Since: since}
+			infos = append(infos, info)
+			continue
+		}
+		m, err := a.mirror(ctx, db, t)
+		if err != nil {
+			f := Classify(err)
+			if !f.Park {
+				return nil, err
+			}
+			f.Reason.Since = since
+			info.Phase, info.Reason = "parked", &f.Reason
+			infos = append(infos, info)
+			continue
+		}
+		state, where := m.State(), m.Info()
+		_ = m.Close()
+		info.History, info.Latest = where.History, where.Latest
+		switch {
+		case state.OID != t.OID || state.Epoch != epoch || state.Phase == lake.Copying:
+			// Never copied, another table, after a lost slot, or a copy whose
+			// snapshot is gone.
+			info.Phase = string(lake.Waiting)
+		default:
+			info.Phase = string(state.Phase)
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// Scan looks for tables that appeared or vanished, and publishes the new ones.
+func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error) {
+	var out ScanResult
+	db := &in.DB
+	sql, err := a.source(ctx, db, "control")
+	if err != nil {
+		return out, err
+	}
+	defer sql.Close()
+	tables, odd, err := sql.Tables(ctx, db.Tables)
+	if err != nil {
+		return out, err
+	}
+	var found []*change.Table
+	for _, t := range tables {
+		if !slices.Contains(in.Known, t.OID) {
+			found = append(found, t)
+		}
+	}
+	for _, oid := range in.Known {
+		if !slices.ContainsFunc(tables, func(t *change.Table) bool { return t.OID == oid }) {
+			out.Gone = append(out.Gone, oid)
+		}
+	}
+	_, refused, err := sql.EnsurePublications(ctx, db.Name, tables)
+	if err != nil {
+		return out, err
+	}
+	problems := append(odd, refused...)
+	if len(found) > 0 {
+		if out.Found, err = a.describe(ctx, db, in.Epoch, found, problems); err != nil {
+			return out, err
+		}
+	}
+	for i := range problems {
+		p := &problems[i]
+		at := slices.IndexFunc(tables, func(t *change.Table) bool { return t.String() == p.Table })
+		if !p.Blocking || at < 0 || !slices.Contains(in.Known, tables[at].OID) {
+			continue
+		}
+		out.Parked = append(out.Parked, TableChange{OID: tables[at].OID, Reason: &Reason{
+			Code: Code(p.Code), Message: p.Sentence, Remedy: p.Remedy, Since: time.Now().UTC().Format(time.RFC3339),
+		}})
+	}
+	if in.Copy != "" {
+		out.CopyGone = !a.workflowRuns(ctx, in.Copy)
+	}
+	return out, nil
+}
+
+// workflowRuns tells whether a workflow is running; true where that cannot be
+// told.
+func (a *Activities) workflowRuns(ctx context.Context, id string) bool {
+	d, err := a.cfg.Temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return !notFound(err)
+	}
+	return d.GetWorkflowExecutionInfo().GetCloseTime() == nil
+}
+
+// EmitMarker writes a marker into the source's log, in a transaction of its
+// own: it arrives after everything that was committed before.
+func (a *Activities) EmitMarker(ctx context.Context, in MarkerInput) error {
+	sql, err := a.source(ctx, &in.DB, "control")
+	if err != nil {
+		return err
+	}
+	defer sql.Close()
+	_, err = sql.EmitMarker(ctx, markerPrefix, in.Token)
+	return err
+}
+
+// AwaitCaughtUp waits until what is committed now at the source can be read
+// from the lake.
+func (a *Activities) AwaitCaughtUp(ctx context.Context, in AwaitInput) error {
+	info := activity.GetInfo(ctx)
+	beats, stop := context.WithCancel(ctx)
+	defer stop()
+	go beat(beats, a.cfg.HeartbeatTimeout/4)
+	h, err := a.cfg.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: in.WorkflowID, UpdateName: UpdateWait, WaitForStage: client.WorkflowUpdateStageCompleted,
+		UpdateID: fmt.Sprintf("%s-%d", info.WorkflowExecution.RunID, info.Attempt),
+		Args:     []any{map[string]any{"until": "caught-up", "timeout": in.Timeout, "past_parked": true}},
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the lake: %w", err)
+	}
+	var waited struct {
+		Reached bool   `json:"reached"`
+		Why     string `json:"why"`
+	}
+	if err := h.Get(ctx, &waited); err != nil {
+		return fmt.Errorf("wait for the lake: %w", err)
+	}
+	if !waited.Reached {
+		return fmt.Errorf("wait for the lake: %s: %w", waited.Why, ErrNotCaughtUp)
+	}
+	return nil
+}
+
+// beat heartbeats while a step waits for something that has a limit of its own.
+func beat(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(max(every, 100*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			activity.RecordHeartbeat(ctx)
+		}
+	}
+}
+
+// Drop drops slot and publications where they are ours. With Force it goes on
+// where the source cannot be reached, and says what stays behind.
+func (a *Activities) Drop(ctx context.Context, in DropInput) (DropResult, error) {
+	var out DropResult
+	db := &in.DB
+	names := append([]string{"slot " + pgsource.SlotName(db.Name, max(in.Epoch, 1))}, quoteAll("publication ", pgsource.PublicationNames(db.Name))...)
+	sql, err := a.source(ctx, db, "control")
+	if err != nil {
+		if !in.Force {
+			return out, err
+		}
+		out.Left = names
+		return out, nil
+	}
+	defer sql.Close()
+	slots, err := sql.SlotNames(ctx, db.Name)
+	if err != nil {
+		return out, err
+	}
+	for _, name := range slots {
+		dropped, err := sql.DropSlot(ctx, name)
+		switch {
+		case err != nil && !in.Force:
+			return out, err
+		case err != nil:
+			out.Left = append(out.Left, "slot "+name)
+		case dropped:
+			out.Dropped = append(out.Dropped, "slot "+name)
+		}
+	}
+	dropped, left, err := sql.DropPublications(ctx, db.Name)
+	if err != nil && !in.Force {
+		return out, err
+	}
+	out.Dropped = append(out.Dropped, quoteAll("publication ", dropped)...)
+	out.Left = append(out.Left, quoteAll("publication ", left)...)
+	return out, nil
+}
+
+func quoteAll(prefix string, names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = prefix + n
+	}
+	return out
+}
+
+// CheckSource tries a database as a newcomer's: it connects with the fleet
+// file's settings and lists what stands in the way. An error means that the
+// source could not be asked at all.
+func CheckSource(ctx context.Context, db fleet.Database) ([]Problem, error) {
+	password, err := db.Password.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	sql, err := pgsource.Connect(ctx, pgsource.Config{URL: db.URL, Password: password, Tag: tag(db.Name, "validate")})
+	if err != nil {
+		return nil, err
+	}
+	defer sql.Close()
+	problems, err := sql.Check(ctx, db.Tables)
+	if err != nil {
+		return nil, err
+	}
+	_, odd, err := sql.Tables(ctx, db.Tables)
+	if err != nil && len(problems) == 0 {
+		return nil, err
+	}
+	var out []Problem
+	for _, p := range append(problems, odd...) {
+		out = append(out, Problem{Code: Code(p.Code), Table: p.Table, Sentence: p.Sentence, Remedy: p.Remedy, Blocking: p.Blocking})
+	}
+	return out, nil
+}
