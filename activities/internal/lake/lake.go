@@ -15,12 +15,16 @@
 package lake
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/millrace-io/millrace/activities/change"
-	"github.com/millrace-io/millrace/activities/internal/batch"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 var (
@@ -163,34 +167,74 @@ type Diff struct {
 	Keys []string
 }
 
-// Open opens the lake of one database and probes that it can be written.
-func Open(ctx context.Context, cfg Config) (*Lake, error) { return nil, errors.ErrUnsupported }
-
 // Lake holds the mirrors of one database. It is safe for concurrent use.
-type Lake struct{}
+type Lake struct {
+	cfg  Config
+	root store.Store
+
+	mu     sync.Mutex
+	tables map[string]*table // by path below the database's folder
+	// opening holds the paths of tables that are being opened or closed, until
+	// their channel is closed.
+	opening map[string]chan struct{}
+
+	indexes indexes
+}
+
+// Open opens the lake of one database and probes that it can be written. An
+// error wraps ErrUnwritable unless the URI is no good.
+func Open(ctx context.Context, cfg Config) (*Lake, error) {
+	st, err := store.OpenURI(cfg.Root)
+	if err != nil {
+		return nil, fmt.Errorf("open lake: %w", err)
+	}
+	return open(ctx, cfg, st)
+}
+
+func open(ctx context.Context, cfg Config, st store.Store) (*Lake, error) {
+	if cfg.Database == "" || cfg.IndexDir == "" {
+		return nil, errors.New("open lake: no database or no directory for indexes")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OpenIndexes <= 0 {
+		cfg.OpenIndexes = 64
+	}
+	if cfg.CacheBytes <= 0 {
+		cfg.CacheBytes = 4 << 20
+	}
+	if cfg.FileBytes <= 0 {
+		cfg.FileBytes = 256 << 20
+	}
+	if err := probe(ctx, st); err != nil {
+		return nil, fmt.Errorf("open lake %s: %w: %w", st.URI(), ErrUnwritable, err)
+	}
+	l := &Lake{cfg: cfg, root: st, tables: map[string]*table{}, opening: map[string]chan struct{}{}}
+	l.indexes.limit = cfg.OpenIndexes
+	return l, nil
+}
+
+// probe writes an object twice: the second time must be refused, for commits
+// rest on that.
+func probe(ctx context.Context, st store.Store) error {
+	name := "_probe-" + rand.Text()
+	if err := st.PutIfAbsent(ctx, name, []byte("probe")); err != nil {
+		return err
+	}
+	err := st.PutIfAbsent(ctx, name, []byte("probe"))
+	if !errors.Is(err, store.ErrExist) {
+		err = cmp.Or(err, errors.New("the store overwrites objects that are there"))
+	} else {
+		err = nil
+	}
+	return errors.Join(err, st.Delete(ctx, name))
+}
 
 // Close closes every key index. No mirror may be used after it.
-func (l *Lake) Close() error { return nil }
-
-// Mirror opens the mirror of t, creating what is missing: history, and latest
-// unless t has no identity. Each call returns a handle of its own, with its own
-// fence; the tables behind it are shared within the process.
-func (l *Lake) Mirror(ctx context.Context, t *change.Table, o MirrorOptions) (*Mirror, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// SourceRows collects the rows that each yields to it, in text or binary, as
-// the shape t of m's table, into a temporary directory below dir.
-func (l *Lake) SourceRows(ctx context.Context, m *Mirror, dir string, each func(yield func(*change.Tuple) error) error) (*Rows, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Rebuild computes m's table from its history: the newest complete incarnation
-// and the changes before asOf. The rows as of an LSN are those before ordinal 0
-// of it; the rows up to and including a position p are those before After(p).
-// Memory is bounded; dir is a directory on local disk.
-func (l *Lake) Rebuild(ctx context.Context, m *Mirror, asOf change.Position, dir string) (*Rows, error) {
-	return nil, errors.ErrUnsupported
+func (l *Lake) Close() error {
+	l.indexes.closeAll()
+	return nil
 }
 
 // After returns the first position after p.
@@ -198,101 +242,3 @@ func After(p change.Position) change.Position {
 	p.Ordinal++
 	return p
 }
-
-// Mirror is a handle on one table's history and latest. One goroutine at a time
-// may use a handle, except for WriteChunk.
-type Mirror struct{}
-
-// Evolve makes t the table's shape: the following Layout, Stage, Commit and
-// WriteChunk know its columns. A column that the tables lack is added, as
-// nullable, by the next commit that carries data; one that t lacks stays and is
-// NULL from there. Anything else is ErrSchemaIncompatible and changes nothing.
-func (m *Mirror) Evolve(ctx context.Context, t *change.Table) error { return errors.ErrUnsupported }
-
-// Layout returns how events of shape t become rows of history. A layout stands
-// until the table evolves or a copy begins: Commit tells by ErrFenced when one
-// no longer fits. ErrSchemaIncompatible when t cannot be reached by adding
-// columns.
-func (m *Mirror) Layout(t *change.Table) (*batch.Layout, error) { return nil, errors.ErrUnsupported }
-
-// Stage writes the rows of b to a data file that the next Commit makes visible.
-// A transaction larger than memory is staged piece by piece. The caller may
-// reset b afterwards.
-func (m *Mirror) Stage(ctx context.Context, b *batch.Batch) error { return errors.ErrUnsupported }
-
-// Staged returns how many rows wait for Commit.
-func (m *Mirror) Staged() int64 { return 0 }
-
-// Commit makes what was staged and then the rows of b visible in one commit of
-// history, less those at or before Applied, and, where the table is live,
-// applies them to latest. The last row must end its transaction. upTo is how far
-// the table is known to be complete, at least the last row's position; the zero
-// Position means just that. Without rows nothing is written.
-//
-// After ErrFenced nothing of b or of what was staged is visible, and the handle
-// is of no use before Refresh. Any other error leaves that open: Refresh tells
-// by Applied. b may be nil.
-func (m *Mirror) Commit(ctx context.Context, b *batch.Batch, upTo change.Position) (Committed, error) {
-	return Committed{}, errors.ErrUnsupported
-}
-
-// Applied returns the position that history reached: every change at or before
-// it is visible in history. Zero means none.
-func (m *Mirror) Applied() change.Position { return change.Position{} }
-
-// LatestApplied returns the position that latest reached. It may be ahead of
-// Applied, at the cut of a copy.
-func (m *Mirror) LatestApplied() change.Position { return change.Position{} }
-
-// State returns what the tables said when they were last looked at.
-func (m *Mirror) State() State { return State{} }
-
-// Refresh looks at the tables again. A handle that was fenced may be used
-// again after it.
-func (m *Mirror) Refresh(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Info describes the tables as they were last looked at.
-func (m *Mirror) Info() Info { return Info{} }
-
-// CatchUp applies history to latest, from latest's position on, whole
-// transactions, about maxRows rows of them. After a copy it first puts the
-// copied rows into latest and builds the key index; once latest has reached
-// history it marks the table live. done tells that nothing was left; until
-// then it is to be called again. It may run beside Commit, here or on another
-// worker. ErrNotCopied while no copy is complete.
-func (m *Mirror) CatchUp(ctx context.Context, maxRows int) (done bool, err error) {
-	return false, errors.ErrUnsupported
-}
-
-// BeginCopy opens an incarnation for c and returns its number. Changes go to
-// history alone until the copy is caught up; latest keeps its rows until then.
-// Columns that cannot hold c.Table's values are replaced by others of another
-// name. A second call with the same ID changes nothing.
-func (m *Mirror) BeginCopy(ctx context.Context, c Copy) (incarnation int64, err error) {
-	return 0, errors.ErrUnsupported
-}
-
-// WriteChunk writes the rows of one chunk, from 0, of the current copy, in one
-// commit. It may be called from many goroutines and workers; a chunk that is
-// done already is not written again, and then rows is not called. ErrCopyGone
-// when copyID is not the current copy.
-func (m *Mirror) WriteChunk(ctx context.Context, copyID string, chunk int, rows func(yield func(*change.Tuple) error) error) (n, bytes int64, err error) {
-	return 0, 0, errors.ErrUnsupported
-}
-
-// ChunkDone tells which chunks of the current copy are done.
-func (m *Mirror) ChunkDone(chunk int) bool { return false }
-
-// FinishCopy ends the copy once all its chunks are done: the table is catching
-// up then, or live where it has no latest. ErrCopyIncomplete when chunks are
-// left. A second call changes nothing.
-func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error { return errors.ErrUnsupported }
-
-// LatestRows collects the current rows of latest and the position they stand
-// for, into a temporary directory below dir.
-func (m *Mirror) LatestRows(ctx context.Context, dir string) (*Rows, change.Position, error) {
-	return nil, change.Position{}, errors.ErrUnsupported
-}
-
-// Close gives the handle back. Staged rows are dropped.
-func (m *Mirror) Close() error { return nil }

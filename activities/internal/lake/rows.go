@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -37,14 +38,6 @@ type rowShape struct {
 	key    []int
 }
 
-func (s rowShape) names() []string {
-	names := make([]string, len(s.fields))
-	for i := range s.fields {
-		names[i] = s.fields[i].Name
-	}
-	return names
-}
-
 func (s rowShape) keyFields() []schema.Field {
 	fields := make([]schema.Field, len(s.key))
 	for i, k := range s.key {
@@ -53,18 +46,22 @@ func (s rowShape) keyFields() []schema.Field {
 	return fields
 }
 
-// schema returns the columns and more as what to read of a file.
-func (s rowShape) schema(more ...schema.Field) *schema.Schema {
-	return &schema.Schema{Fields: append(append([]schema.Field{}, s.fields...), more...)}
-}
-
-// columns finds the shape's columns in b, and its key columns among them.
+// columns finds the shape's columns in b, and its key columns among them. Those
+// that b lacks are NULL.
 func (s rowShape) columns(b *datafile.Batch) (cols, key []*datafile.Column, err error) {
 	cols = make([]*datafile.Column, len(s.fields))
 	for i := range s.fields {
-		if cols[i] = b.Column(s.fields[i].Name); cols[i] == nil {
-			return nil, nil, fmt.Errorf("column %q is missing", s.fields[i].Name)
+		c := b.Column(s.fields[i].Name)
+		switch {
+		case c == nil:
+			c = datafile.NewColumn(s.fields[i].Type)
+			for range b.Rows() {
+				c.AppendNull()
+			}
+		case !c.Type.Equal(s.fields[i].Type):
+			return nil, nil, fmt.Errorf("column %q is %s, not %s", s.fields[i].Name, c.Type, s.fields[i].Type)
 		}
+		cols[i] = c
 	}
 	for _, k := range s.key {
 		key = append(key, cols[k])
@@ -82,6 +79,7 @@ func newRows(dir string, shape rowShape, byKey bool) (*Rows, error) {
 		return nil, fmt.Errorf("make a place for rows: %w", err)
 	}
 	db, err := pebble.Open(own, &pebble.Options{
+		FS:           scratchFS{vfs.Default},
 		DisableWAL:   true,
 		CacheSize:    8 << 20,
 		MemTableSize: 16 << 20,
