@@ -1,0 +1,241 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/millrace-io/millrace/deltalog"
+	"github.com/millrace-io/millrace/starter/inspect"
+)
+
+type tableCommand struct {
+	Info  tableInfoCommand  `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
+	Cat   tableCatCommand   `cmd:"" help:"The rows, as JSON lines."`
+	Files tableFilesCommand `cmd:"" help:"The data files, with rows and deleted rows."`
+	Log   tableLogCommand   `cmd:"" help:"The commits, the newest first."`
+}
+
+// Help shows examples.
+func (tableCommand) Help() string {
+	return `Reads any Delta table by its URI or path; the fleet file is not needed. millrace status shows the URIs of mirrored tables.
+
+Examples:
+
+  millrace table info file:///var/lib/lake/shop/public/orders/latest
+  millrace table cat /var/lib/lake/shop/public/orders/history --version 7 | head
+  millrace table log ./orders/latest --json`
+}
+
+// tableFlags are what every look into a table needs.
+type tableFlags struct {
+	URI     string `arg:"" name:"uri" help:"URI or path of the table."`
+	Version *int64 `placeholder:"N" help:"Version to look at; the newest unless given."`
+}
+
+func (t *tableFlags) open(a *app) (*inspect.View, error) {
+	version := inspect.Newest
+	if t.Version != nil {
+		if *t.Version < 0 {
+			return nil, usageError("--version needs a number from 0")
+		}
+		version = deltalog.Version(*t.Version)
+	}
+	return inspect.Open(a.ctx, t.URI, version)
+}
+
+type tableInfoCommand struct{ tableFlags }
+
+// Help shows examples.
+func (*tableInfoCommand) Help() string {
+	return `Examples:
+
+  millrace table info file:///var/lib/lake/shop/public/orders/latest
+  millrace table info ./orders/latest --json | jq .domains`
+}
+
+// Run describes the table.
+func (c *tableInfoCommand) Run(a *app) error {
+	v, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(v.Info())
+	}
+	printInfo(a.stdout, v.Info())
+	return nil
+}
+
+type tableCatCommand struct{ tableFlags }
+
+// Help shows examples.
+func (*tableCatCommand) Help() string {
+	return `Integers and decimals are numbers with all their digits, NaN and infinities are strings, binary is base64, and timestamps are ISO 8601, ending in Z unless they have no zone. Rows that a deletion vector hides are not shown.
+
+Examples:
+
+  millrace table cat ./orders/latest | jq 'select(.id == 7)'
+  millrace table cat ./orders/history --version 7 | wc -l`
+}
+
+// Run writes the rows.
+func (c *tableCatCommand) Run(a *app) error {
+	v, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	return v.Cat(a.ctx, a.stdout)
+}
+
+type tableFilesCommand struct{ tableFlags }
+
+// Help shows examples.
+func (*tableFilesCommand) Help() string {
+	return `Example:
+
+  millrace table files ./orders/latest --version 7`
+}
+
+// Run lists the files.
+func (c *tableFilesCommand) Run(a *app) error {
+	v, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(v.Files())
+	}
+	printFiles(a.stdout, v.Files())
+	return nil
+}
+
+type tableLogCommand struct {
+	tableFlags
+	Limit int `placeholder:"N" help:"How many commits to show; all unless given."`
+}
+
+// Help shows examples.
+func (*tableLogCommand) Help() string {
+	return `Goes back as far as the log still holds its commits.
+
+Examples:
+
+  millrace table log ./orders/latest --limit 10
+  millrace table log ./orders/latest --json | jq '.[] | select(.removed > 0)'`
+}
+
+// Run lists the commits.
+func (c *tableLogCommand) Run(a *app) error {
+	if c.Limit < 0 {
+		return usageError("--limit needs a number from 0")
+	}
+	v, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	entries, err := v.Log(a.ctx, c.Limit)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(entries)
+	}
+	printLog(a.stdout, entries)
+	return nil
+}
+
+// printInfo writes what a table is.
+func printInfo(w io.Writer, in *inspect.Info) {
+	t := columns(w)
+	field := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
+	}
+	rows := "unknown"
+	if in.Rows != nil {
+		rows = thousands(*in.Rows)
+	}
+	field("table", in.URI)
+	field("name", in.Name)
+	field("description", in.Description)
+	field("id", in.ID)
+	field("version", strconv.FormatInt(int64(in.Version), 10))
+	field("committed", strings.TrimSpace(in.Time+" "+in.Operation))
+	field("rows", rows)
+	field("files", fmt.Sprintf("%s (%s)", thousands(int64(in.Files)), size(in.Bytes)))
+	field("protocol", fmt.Sprintf("reader %d, writer %d", in.MinReader, in.MinWriter))
+	field("features", strings.Join(in.Features, ", "))
+	field("partitioned by", strings.Join(in.PartitionColumns, ", "))
+	flush(t)
+	fmt.Fprintln(w)
+	t = columns(w)
+	fmt.Fprintln(t, "COLUMN\tTYPE")
+	for _, c := range in.Columns {
+		null := ""
+		if !c.Nullable {
+			null = " not null"
+		}
+		fmt.Fprintf(t, "%s\t%s%s\n", c.Name, c.Type, null)
+	}
+	flush(t)
+	printPairs(w, "PROPERTY", in.Properties)
+	txns := make(map[string]string, len(in.Txns))
+	for app, version := range in.Txns {
+		txns[app] = strconv.FormatInt(version, 10)
+	}
+	printPairs(w, "TXN", txns)
+	printPairs(w, "DOMAIN", in.Domains)
+}
+
+// printPairs writes a table of two columns, if there is anything in it.
+func printPairs(w io.Writer, title string, pairs map[string]string) {
+	if len(pairs) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	t := columns(w)
+	fmt.Fprintf(t, "%s\tVALUE\n", title)
+	for _, k := range slices.Sorted(maps.Keys(pairs)) {
+		fmt.Fprintf(t, "%s\t%s\n", k, pairs[k])
+	}
+	flush(t)
+}
+
+// printFiles writes a line for each data file.
+func printFiles(w io.Writer, files []inspect.File) {
+	t := columns(w)
+	fmt.Fprintln(t, "FILE\tROWS\tDELETED\tSIZE\tWRITTEN\tPARTITION")
+	for i := range files {
+		f := &files[i]
+		rows := "-"
+		if f.Rows != nil {
+			rows = thousands(*f.Rows)
+		}
+		partition := "-"
+		if len(f.Partition) > 0 {
+			if b, err := json.Marshal(f.Partition); err == nil {
+				partition = string(b)
+			}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", f.Path, rows, thousands(f.Deleted), size(f.Bytes), dash(f.Time), partition)
+	}
+	flush(t)
+}
+
+// printLog writes a line for each commit.
+func printLog(w io.Writer, entries []inspect.Entry) {
+	t := columns(w)
+	fmt.Fprintln(t, "VERSION\tTIME\tOPERATION\tADDED\tREMOVED\tROWS\tALSO")
+	for i := range entries {
+		e := &entries[i]
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\n", e.Version, dash(e.Time), dash(e.Operation), e.Added, e.Removed,
+			thousands(e.Rows), dash(strings.Join(e.Changed, ", ")))
+	}
+	flush(t)
+}
