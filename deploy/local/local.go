@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -74,7 +75,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve the stack's folder: %w", err)
 	}
-	s.Lake = "file://" + filepath.Join(dir, "lake")
+	s.Lake = lakeURI(filepath.Join(dir, "lake"))
 
 	// The data of a temporary stack goes with its servers.
 	sub := func(name string) string {
@@ -112,6 +113,10 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+func lakeURI(dir string) string {
+	return (&url.URL{Scheme: "file", Path: dir}).String()
 }
 
 // Stop stops the servers and removes a temporary folder. It may be called

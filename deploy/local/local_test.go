@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,18 +76,27 @@ func TestPostgresTakesSettings(t *testing.T) {
 	if err != nil {
 		t.Skip("needs /proc")
 	}
-	if args := strings.Split(string(b), "\x00"); !contains(args, "wal_level=replica") || !contains(args, "max_replication_slots=1") {
+	if args := strings.Split(string(b), "\x00"); !slices.Contains(args, "wal_level=replica") || !slices.Contains(args, "max_replication_slots=1") {
 		t.Fatalf("it runs as %q", args)
 	}
 }
 
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
+func TestEveryPostgresVersionStarts(t *testing.T) {
+	needServers(t)
+	for major, full := range versions {
+		t.Run(major, func(t *testing.T) {
+			p, err := StartPostgres(t.Context(), PostgresOptions{Version: major})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Version+".0" != full {
+				t.Errorf("Version = %q, made from %s", p.Version, full)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	return false
 }
 
 func TestStartTellsWhatAServerSaid(t *testing.T) {
@@ -149,7 +159,7 @@ func TestUpIsHarmlessTwiceAndMendsACrash(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	first := up(t, o)
+	up(t, o)
 	before := pids(t, o.Dir)
 	up(t, o)
 	if after := pids(t, o.Dir); after != before {
@@ -205,7 +215,6 @@ func TestUpIsHarmlessTwiceAndMendsACrash(t *testing.T) {
 	if err := Down(t.Context(), o.Dir); err != nil {
 		t.Errorf("the second down: %v", err)
 	}
-	_ = first
 }
 
 func TestUpNamesAPortInUseAndWhatMovesIt(t *testing.T) {

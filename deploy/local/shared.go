@@ -121,7 +121,7 @@ func share[T any](t testing.TB, o *once[T], start func(context.Context) (T, erro
 func Shared(t testing.TB, o Options) *Stack {
 	t.Helper()
 	all := !o.Postgres && !o.Kafka && !o.Temporal
-	s := &Stack{Lake: "file://" + t.TempDir()}
+	s := &Stack{Lake: lakeURI(t.TempDir())}
 	if o.Postgres || all {
 		s.Postgres = SharedPostgres(t)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -88,7 +87,7 @@ func Up(ctx context.Context, o UpOptions) (*Stack, error) {
 	}
 	defer unlock()
 
-	s := &Stack{Lake: (&url.URL{Scheme: "file", Path: filepath.Join(o.Dir, "lake")}).String()}
+	s := &Stack{Lake: lakeURI(filepath.Join(o.Dir, "lake"))}
 	if err := os.MkdirAll(filepath.Join(o.Dir, "lake"), 0o755); err != nil {
 		return nil, fmt.Errorf("make the lake's folder: %w", err)
 	}
