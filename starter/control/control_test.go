@@ -326,8 +326,10 @@ func TestStatusCarriesTheProgressOfItsLanes(t *testing.T) {
 	w := newWorld(t)
 	w.serve(capturing, map[string]any{
 		"Capture": heartbeating(activities.CaptureProgress{Worker: "w1", LagBytes: 42, LagSeconds: 1.5}),
-		"Commit": heartbeating(activities.CommitProgress{Worker: "w2", LagSeconds: 2.5,
-			Tables: []activities.TablePosition{{OID: 7, Position: "new"}, {OID: 8, Position: "elsewhere"}}}),
+		"Commit": heartbeating(activities.CommitProgress{
+			Worker: "w2", LagSeconds: 2.5,
+			Tables: []activities.TablePosition{{OID: 7, Position: "new"}, {OID: 8, Position: "elsewhere"}},
+		}),
 	})
 	w.apply("shop")
 	w.until(func() bool { db := w.shop(); return db.LagBytes != nil && len(db.Workers) == 2 })
