@@ -3,22 +3,29 @@ package deltalog
 import (
 	"context"
 	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
 var (
 	// ErrRowNotFound says that a row that was to be taken is not in the table.
 	ErrRowNotFound = errors.New("row not found")
-	// ErrDuplicateKey says that two rows of a table have the same key.
+	// ErrDuplicateKey says that two rows of a table have the same key, so that
+	// no index can say which one is meant.
 	ErrDuplicateKey = errors.New("two rows have the same key")
-	// ErrSpent says that an Upsert is used after its end.
+	// ErrSpent says that an Upsert is used after its end, or that another one
+	// of its Upserter has not ended.
 	ErrSpent = errors.New("upsert has ended")
 )
 
-// UpserterOptions say how the rows of a table are found.
+// UpserterOptions say how the rows of a table are found. Either Keys or
+// Multiset and Columns are required.
 type UpserterOptions struct {
-	// Keys are the columns that identify a row, unless Multiset is set.
+	// Keys are the columns that identify a row, in the order of their encoding.
 	Keys []string
 	// Multiset says that rows have no key: equal rows may be there many times,
 	// and are found by all of Columns.
@@ -27,68 +34,160 @@ type UpserterOptions struct {
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64
 	// PendingBytes is how much of an Upsert's changes to the index is held in
-	// memory. Zero means 32 MiB.
+	// memory. Beyond that they go to disk, and the index is built anew if the
+	// Upsert does not come to its end. Zero means 32 MiB.
 	PendingBytes int
 	// FileBytes ends a data file, in encoded bytes. Zero means 256 MiB.
 	FileBytes int64
+	// RecentBytes is how much of the rows that were put is held in memory for
+	// Lookup. Zero means 16 MiB.
+	RecentBytes int
+
+	fs vfs.FS // what the index is on; nil means the disk
 }
 
-// Upserter replaces and deletes rows of a table by key.
-type Upserter struct{ _ int }
+const (
+	defaultCacheBytes   = 8 << 20
+	defaultPendingBytes = 32 << 20
+	defaultFileBytes    = 256 << 20
+	defaultRecentBytes  = 16 << 20
+)
 
-// OpenUpserter opens the key index in dir.
+// Upserter replaces and takes away rows of a table in place, by deletion
+// vectors: one batch of changes costs data files for the new rows, one file of
+// vectors and one commit, whatever the size of the table. Where rows are is said
+// by an index on the local disk, which is a cache: it is built anew where it is
+// lost, and follows what other writers do.
+//
+// One Upsert at a time is under way. It is used by one goroutine.
+type Upserter struct {
+	t       *Table
+	o       UpserterOptions
+	finder  *finder
+	index   *keyIndex
+	current *Upsert
+
+	// forget makes the index miss a commit, as a crash does. It is for tests.
+	forget bool
+}
+
+// OpenUpserter opens the index in dir, which is made where it is not and which
+// nobody else may use, and brings it to the newest version that t knows. It reads
+// the keys of what is not in it. Tables with partitions, and files without
+// numRecords, are ErrUnsupported; a table in which a key is there twice is
+// ErrDuplicateKey.
 func OpenUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) (*Upserter, error) {
-	return nil, errors.ErrUnsupported
+	u, err := openUpserter(ctx, t, dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("open upserter: %w", err)
+	}
+	return u, nil
 }
 
-// Close closes the index.
-func (u *Upserter) Close() error { return errors.ErrUnsupported }
-
-// Begin begins an upsert.
-func (u *Upserter) Begin() *Upsert { return nil }
-
-// Upsert is one atomic change of a table, which may be fed many times.
-type Upsert struct{ _ int }
-
-// Truncate takes all rows away.
-func (b *Upsert) Truncate(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Delete takes the rows with these keys away.
-func (b *Upsert) Delete(ctx context.Context, keys [][]byte) error { return errors.ErrUnsupported }
-
-// Put adds rows in place of those with the same keys.
-func (b *Upsert) Put(ctx context.Context, rows *datafile.Batch, keys [][]byte) error {
-	return errors.ErrUnsupported
+func openUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) (*Upserter, error) {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
+	if o.PendingBytes == 0 {
+		o.PendingBytes = defaultPendingBytes
+	}
+	if o.FileBytes == 0 {
+		o.FileBytes = defaultFileBytes
+	}
+	if o.RecentBytes == 0 {
+		o.RecentBytes = defaultRecentBytes
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	f, err := newFinder(t.Snapshot(), o)
+	if err != nil {
+		return nil, err
+	}
+	found, err := f.describe(t.Snapshot().metadata.Schema)
+	if err != nil {
+		return nil, err
+	}
+	x, err := openKeyIndex(o.fs, dir, t.Snapshot().metadata.ID, found, o.CacheBytes)
+	if err != nil {
+		return nil, err
+	}
+	u := &Upserter{t: t, o: o, finder: f, index: x}
+	if err := x.follow(ctx, t.Snapshot(), f); err != nil {
+		_ = x.db.Close()
+		return nil, err
+	}
+	return u, nil
 }
 
-// TakeOne takes one row away for each of rows, equal to it.
-func (b *Upsert) TakeOne(ctx context.Context, rows *datafile.Batch) error {
-	return errors.ErrUnsupported
+// Close closes the index, which keeps what it knows.
+func (u *Upserter) Close() error {
+	if u.current != nil {
+		u.current.Abort()
+	}
+	if err := u.index.db.Close(); err != nil {
+		return fmt.Errorf("close key index: %w", err)
+	}
+	return nil
 }
 
-// Lookup returns the rows with these keys.
-func (b *Upsert) Lookup(ctx context.Context, keys [][]byte, columns []string) (rows *datafile.Batch, found []bool, err error) {
-	return nil, nil, errors.ErrUnsupported
+// Begin begins an upsert on the newest version that the table knows when it is
+// fed for the first time.
+func (u *Upserter) Begin() *Upsert { return &Upsert{u: u} }
+
+// finder names the records of rows in the index. Its buffers make it one
+// goroutine's.
+type finder struct {
+	multiset bool
+	columns  []string
+	buf      []byte
+	value    []byte
 }
 
-// CommitExtras go into the commit of an Upsert.
-type CommitExtras struct {
-	// Operation is that of [Commit]. Empty means MERGE.
-	Operation string
-	// Params and Metrics are those of [Commit].
-	Params, Metrics map[string]string
-	// Txns and Domains are set with the rows.
-	Txns    []Txn
-	Domains []Domain
-	// Check judges the newest version after a lost race. Its error ends the
-	// commit as it is.
-	Check func(*Snapshot) error
+func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
+	f := &finder{multiset: o.Multiset, columns: o.Keys}
+	if o.Multiset {
+		f.columns = o.Columns
+	}
+	switch {
+	case len(s.metadata.PartitionColumns) > 0:
+		return nil, fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
+	case len(f.columns) == 0:
+		return nil, fmt.Errorf("%w: no columns to find rows by", ErrInvalid)
+	}
+	return f, nil
 }
 
-// Commit makes the changes visible.
-func (b *Upsert) Commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
-	return nil, errors.ErrUnsupported
+// describe says what rows are found by, in full.
+func (f *finder) describe(s *schema.Schema) (string, error) {
+	want, err := s.Select(f.columns...)
+	if err != nil {
+		return "", err
+	}
+	types := make([]string, len(want.Fields))
+	for i := range want.Fields {
+		types[i] = want.Fields[i].Type.String()
+		if err := datafile.Supported(want.Fields[i].Type); err != nil {
+			return "", fmt.Errorf("column %q: %w", want.Fields[i].Name, err)
+		}
+	}
+	return foundBy(f.columns, types, f.multiset), nil
 }
 
-// Abort drops the changes.
-func (b *Upsert) Abort() {}
+// name returns the name of the record of a row of the columns that rows are
+// found by. It is valid until the next call.
+func (f *finder) name(cols []*datafile.Column, row int, at location) []byte {
+	if f.multiset {
+		hi, lo := datafile.RowHash(cols, row)
+		f.buf = appendHashEntry(f.buf[:0], hi, lo, at)
+	} else {
+		f.buf = datafile.AppendKey(append(f.buf[:0], nameKey), cols, row)
+	}
+	return f.buf
+}
+
+// key returns the name of a key's record. It is valid until the next call.
+func (f *finder) key(key []byte) []byte {
+	f.buf = append(append(f.buf[:0], nameKey), key...)
+	return f.buf
+}

@@ -178,11 +178,12 @@ func (w *Writer) writeRows(cols []*Column, from, to int) error {
 func (w *Writer) Rows() int64 { return w.rows }
 
 // Bytes estimates the bytes of the file so far: those that went to the
-// underlying writer, and the row group that is held.
+// underlying writer, and those that are held, of which the last page of each
+// column is not compressed yet.
 func (w *Writer) Bytes() int64 {
 	n := w.offset
 	for _, c := range w.chunks {
-		n += int64(len(c.out))
+		n += int64(c.memory())
 	}
 	return n
 }

@@ -1,0 +1,378 @@
+package deltalog
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
+)
+
+const (
+	// buildBytes is how many bytes of changes are written to the index at once.
+	buildBytes = 4 << 20
+	// pickRows is how many rows are picked out of a file at once.
+	pickRows = 16 << 10
+)
+
+// builder brings an index from the version that it is true for to another, by
+// comparing their files: whoever made the versions between, and whatever became
+// of their commits.
+type builder struct {
+	x      *keyIndex
+	snap   *Snapshot
+	finder *finder
+	batch  *pebble.Batch
+
+	files map[uint32]*indexFile // what the index will know
+	ids   map[string]uint32
+	next  uint32
+	stale int64
+	// whole says that the index begins empty: then keys are not looked up, and
+	// are counted in the end.
+	whole bool
+	added []uint32
+	// dead holds, by file, the rows that have come to be hidden since, until
+	// their entries are dealt with.
+	dead   map[uint32]*roaring64.Bitmap
+	hidden map[uint32]*roaring64.Bitmap // the vectors that have changed
+}
+
+// follow makes the index true for snap. After an error it is what it was, or
+// dirty.
+func (x *keyIndex) follow(ctx context.Context, snap *Snapshot, f *finder) error {
+	if x.state.Version == snap.version && !x.state.Dirty {
+		return nil
+	}
+	if x.state.Dirty {
+		if err := x.clear(x.state.Table, x.state.Found); err != nil {
+			return fmt.Errorf("clear key index: %w", err)
+		}
+	}
+	b := &builder{x: x, snap: snap, finder: f}
+	if err := b.compare(ctx); err != nil {
+		return err
+	}
+	b.whole = len(b.files) == len(b.added)
+	if b.stale > b.rows() {
+		b.whole = true
+	}
+	if b.whole {
+		return b.rebuild(ctx)
+	}
+	b.batch = x.db.NewIndexedBatch()
+	defer func() { _ = b.batch.Close() }()
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	return b.finish()
+}
+
+// rows counts live rows of all files that the index will know.
+func (b *builder) rows() int64 {
+	var live int64
+	for _, f := range b.files {
+		live += f.live()
+	}
+	return live
+}
+
+// rebuild begins anew and checks that there were as many keys as rows.
+func (b *builder) rebuild(ctx context.Context) error {
+	next := b.next
+	if err := b.x.clear(b.x.state.Table, b.x.state.Found); err != nil {
+		return fmt.Errorf("clear key index: %w", err)
+	}
+	b.files, b.ids, b.added = map[uint32]*indexFile{}, map[string]uint32{}, nil
+	b.dead, b.hidden, b.stale, b.next = nil, map[uint32]*roaring64.Bitmap{}, 0, next
+	for f := range b.snap.Files() {
+		if err := b.add(f); err != nil {
+			return err
+		}
+	}
+	b.batch = b.x.db.NewBatch()
+	defer func() { _ = b.batch.Close() }()
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	if !b.finder.multiset {
+		if err := b.x.markDirty(); err != nil {
+			return err
+		}
+		if err := b.flush(); err != nil {
+			return err
+		}
+		if err := b.countKeys(); err != nil {
+			return err
+		}
+	}
+	return b.finish()
+}
+
+// compare finds out which files are gone, new or changed.
+func (b *builder) compare(ctx context.Context) error {
+	x := b.x
+	b.files, b.ids, b.next, b.stale = maps.Clone(x.files), maps.Clone(x.ids), x.state.NextFile, x.state.Stale
+	b.dead, b.hidden = map[uint32]*roaring64.Bitmap{}, map[uint32]*roaring64.Bitmap{}
+	for id, known := range x.files {
+		f := b.snap.File(known.Path)
+		switch {
+		case f == nil:
+			b.drop(id)
+		case f.Vector.uniqueID() != known.Vector:
+			if err := b.change(ctx, id, known, f); err != nil {
+				return err
+			}
+		}
+	}
+	for f := range b.snap.Files() {
+		if _, known := b.ids[f.Path]; !known {
+			if err := b.add(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// drop forgets a file. Its entries stay and mean nothing.
+func (b *builder) drop(id uint32) {
+	f := b.files[id]
+	b.stale += f.live()
+	delete(b.files, id)
+	delete(b.ids, f.Path)
+}
+
+// add takes a file in under a number of its own.
+func (b *builder) add(f *File) error {
+	if f.Rows < 0 || f.Rows > math.MaxUint32 {
+		return fmt.Errorf("index keys of %s: %w: a file of %d rows", f.Path, ErrUnsupported, f.Rows)
+	}
+	id := b.next
+	b.next++
+	k := &indexFile{Path: f.Path, Rows: f.Rows, Vector: f.Vector.uniqueID()}
+	if f.Vector != nil {
+		k.Hidden = f.Vector.Cardinality
+	}
+	b.files[id], b.ids[f.Path] = k, id
+	b.added = append(b.added, id)
+	return nil
+}
+
+// change notes which rows of a file have come to be hidden. Where rows have
+// come back, the file is taken in anew.
+func (b *builder) change(ctx context.Context, id uint32, known *indexFile, f *File) error {
+	now, err := b.snap.ReadVector(ctx, f)
+	if err != nil {
+		return err
+	}
+	before := roaring64.New()
+	if known.Vector != "" {
+		if before, err = b.x.vector(id, known.Vector); err != nil {
+			return err
+		}
+	}
+	if before == nil || before.AndCardinality(now) != before.GetCardinality() {
+		b.drop(id)
+		return nil // and it is new to those who come next
+	}
+	dead := now.Clone()
+	dead.AndNot(before)
+	b.dead[id], b.hidden[id] = dead, now
+	changed := *known
+	changed.Vector, changed.Hidden = f.Vector.uniqueID(), int64(now.GetCardinality())
+	b.files[id] = &changed
+	return nil
+}
+
+// build writes the entries of what is new, then takes those out that are not
+// overwritten and whose rows are hidden.
+func (b *builder) build(ctx context.Context) error {
+	for _, id := range b.added {
+		if err := b.addRows(ctx, id); err != nil {
+			return fmt.Errorf("index keys of %s: %w", b.files[id].Path, err)
+		}
+	}
+	for id, dead := range b.dead {
+		if err := b.dropRows(ctx, id, dead); err != nil {
+			return fmt.Errorf("index keys of %s: %w", b.files[id].Path, err)
+		}
+	}
+	return nil
+}
+
+func (b *builder) addRows(ctx context.Context, id uint32) error {
+	f := b.snap.File(b.files[id].Path)
+	for live, err := range b.snap.ReadFile(ctx, f, ReadOptions{Columns: b.finder.columns}) {
+		if err != nil {
+			return err
+		}
+		for row := range live.Rows() {
+			if err := b.addRow(live.Batch, row, location{id, uint32(live.Index[row])}); err != nil {
+				return err
+			}
+		}
+		if err := b.room(); err != nil {
+			return err
+		}
+	}
+	if f.Vector == nil {
+		return nil
+	}
+	hidden, err := b.snap.ReadVector(ctx, f)
+	if err != nil {
+		return err
+	}
+	b.hidden[id] = hidden
+	return nil
+}
+
+func (b *builder) addRow(rows *datafile.Batch, row int, at location) error {
+	name := b.finder.name(rows.Cols, row, at)
+	if b.finder.multiset {
+		return b.batch.Set(name, nil, nil)
+	}
+	if !b.whole {
+		old, ok, err := find(b.batch, name)
+		if err != nil {
+			return err
+		}
+		if ok && b.files[old.file] != nil {
+			if dead := b.dead[old.file]; dead == nil || !dead.CheckedRemove(uint64(old.row)) {
+				return ErrDuplicateKey
+			}
+		}
+	}
+	b.finder.value = appendLocation(b.finder.value[:0], at)
+	return b.batch.Set(name, b.finder.value, nil)
+}
+
+// dropRows takes the entries of hidden rows out.
+func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitmap) error {
+	if dead.IsEmpty() {
+		return nil
+	}
+	want, err := b.snap.metadata.Schema.Select(b.finder.columns...)
+	if err != nil {
+		return err
+	}
+	d, closer, err := b.snap.OpenFile(ctx, b.snap.File(b.files[id].Path))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closer.Close() }()
+	picked := make([]int64, 0, pickRows)
+	for it := dead.Iterator(); it.HasNext(); {
+		picked = picked[:0]
+		for len(picked) < pickRows && it.HasNext() {
+			picked = append(picked, int64(it.Next()))
+		}
+		rows, err := d.ReadRows(ctx, want, picked)
+		if err != nil {
+			return err
+		}
+		for row := range rows.Rows() {
+			if err := b.dropRow(rows, row, location{id, uint32(picked[row])}); err != nil {
+				return err
+			}
+		}
+		if err := b.room(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) dropRow(rows *datafile.Batch, row int, at location) error {
+	name := b.finder.name(rows.Cols, row, at)
+	if b.finder.multiset {
+		return b.batch.Delete(name, nil)
+	}
+	old, ok, err := find(b.batch, name)
+	if err != nil || !ok || old != at {
+		return err
+	}
+	return b.batch.Delete(name, nil)
+}
+
+// room writes what has gathered, once it is much.
+func (b *builder) room() error {
+	if b.batch.Len() < buildBytes {
+		return nil
+	}
+	if err := b.x.markDirty(); err != nil {
+		return err
+	}
+	return b.flush()
+}
+
+// flush writes what has gathered. The index is dirty.
+func (b *builder) flush() error {
+	if err := b.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	indexed := b.batch.Indexed()
+	if err := b.batch.Close(); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	if indexed {
+		b.batch = b.x.db.NewIndexedBatch()
+	} else {
+		b.batch = b.x.db.NewBatch()
+	}
+	return nil
+}
+
+// countKeys makes sure that no key was overwritten.
+func (b *builder) countKeys() error {
+	want := b.rows()
+	it, err := b.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{nameKey}, UpperBound: []byte{nameKey + 1}})
+	if err != nil {
+		return fmt.Errorf("count keys: %w", err)
+	}
+	defer func() { _ = it.Close() }()
+	var n int64
+	for ok := it.First(); ok; ok = it.Next() {
+		n++
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("count keys: %w", err)
+	}
+	if n != want {
+		return fmt.Errorf("index keys: %d rows have %d keys: %w", want, n, ErrDuplicateKey)
+	}
+	return nil
+}
+
+// finish writes the rest and the state that makes it true.
+func (b *builder) finish() error {
+	x := b.x
+	for id := range x.files {
+		if b.files[id] == nil {
+			if err := dropFile(b.batch, id); err != nil {
+				return fmt.Errorf("write key index: %w", err)
+			}
+		}
+	}
+	for id, f := range b.files {
+		if x.files[id] == nil || *x.files[id] != *f {
+			if err := putFile(b.batch, id, f, b.hidden[id]); err != nil {
+				return fmt.Errorf("write key index: %w", err)
+			}
+		}
+	}
+	state := x.state
+	state.Version, state.NextFile, state.Stale, state.Dirty = b.snap.version, b.next, b.stale, false
+	if err := putState(b.batch, state); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	if err := b.batch.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	x.state, x.files, x.ids = state, b.files, b.ids
+	return nil
+}

@@ -1,0 +1,346 @@
+package deltalog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// CommitExtras go into the commit of an Upsert.
+type CommitExtras struct {
+	// Operation is that of [Commit]. Empty means MERGE.
+	Operation string
+	// Params and Metrics are those of [Commit].
+	Params, Metrics map[string]string
+	// Txns and Domains are set with the rows.
+	Txns    []Txn
+	Domains []Domain
+	// Check judges the newest version after a lost race: whether the changes
+	// are still to be made. Its error ends the commit as it is. Nil means
+	// ErrConflict wherever others changed what Txns or Domains set.
+	Check func(*Snapshot) error
+}
+
+// Commit makes the changes visible, all at once, and ends the upsert. Where
+// others won the version, it asks c.Check, finds the rows anew in what they made
+// of the table, and tries again. It returns ErrConflict where that cannot be
+// done: where they changed protocol or metadata, took rows away that were to be
+// taken here, or where the changes to the index were too many for memory.
+//
+// An upsert without changes is committed all the same if c sets anything.
+func (b *Upsert) Commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
+	if err := b.start(ctx); err != nil {
+		return nil, fmt.Errorf("commit upsert: %w", err)
+	}
+	snap, err := b.commit(ctx, c)
+	if err != nil {
+		b.Abort()
+		return nil, fmt.Errorf("commit upsert: %w", err)
+	}
+	return snap, nil
+}
+
+func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
+	if err := b.closeFile(); err != nil {
+		return nil, err
+	}
+	for {
+		p, err := b.plan(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if p.idle() {
+			snap := b.snap
+			b.Abort()
+			return snap, nil
+		}
+		snap, won, err := b.u.t.Commit(ctx, &p.commit)
+		if err != nil {
+			// Unless it was refused before it was tried, the files may be in the
+			// table now.
+			b.sent = !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported)
+			return nil, err
+		}
+		if won {
+			b.settle(p, snap)
+			return snap, nil
+		}
+		if err := b.rebase(ctx, c, &p.commit); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// plan is a commit, and what the index is to know of it.
+type upsertPlan struct {
+	commit  Commit
+	changed map[uint32]*indexFile // files whose vector changes, and new ones
+	hidden  map[uint32]*roaring64.Bitmap
+	dropped []uint32
+	garbage []*File // written for nothing
+}
+
+// idle tells that there is nothing to commit.
+func (p *upsertPlan) idle() bool {
+	c := &p.commit
+	return len(c.Add)+len(c.Remove)+len(c.Txns)+len(c.Domains) == 0 && c.Protocol == nil && c.Metadata == nil
+}
+
+func (b *Upsert) plan(ctx context.Context, c CommitExtras) (*upsertPlan, error) {
+	p := &upsertPlan{
+		commit: Commit{
+			Read: b.snap, Operation: c.Operation, Params: c.Params, Metrics: c.Metrics,
+			Protocol: b.protocol, Metadata: b.metadata, Txns: c.Txns, Domains: c.Domains,
+		},
+		changed: map[uint32]*indexFile{}, hidden: map[uint32]*roaring64.Bitmap{},
+	}
+	if p.commit.Operation == "" {
+		p.commit.Operation = "MERGE"
+	}
+	var holed []*File // the files that get a vector, and
+	var vectors []*roaring64.Bitmap
+	var ids []uint32
+	hole := func(id uint32, f *File, bm *roaring64.Bitmap) {
+		holed, vectors, ids = append(holed, f), append(vectors, bm), append(ids, id)
+	}
+	if b.truncated {
+		p.commit.Remove = slices.Collect(b.snap.Files())
+		for id := range b.u.index.files {
+			p.dropped = append(p.dropped, id)
+		}
+	} else if err := b.planOld(ctx, p, hole); err != nil {
+		return nil, err
+	}
+	for _, f := range b.files {
+		switch dead := b.dead[f.id]; {
+		case dead == nil:
+			p.commit.Add = append(p.commit.Add, f.file)
+			p.changed[f.id] = &indexFile{Path: f.file.Path, Rows: f.file.Rows}
+		case int64(dead.GetCardinality()) == f.file.Rows:
+			p.garbage = append(p.garbage, f.file)
+		default:
+			hole(f.id, f.file, dead.Clone())
+		}
+	}
+	written, err := b.u.t.WriteVectors(ctx, vectors)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range holed {
+		p.commit.Add = append(p.commit.Add, f.WithVector(written[i]))
+		p.changed[ids[i]] = &indexFile{Path: f.Path, Rows: f.Rows, Vector: written[i].uniqueID(), Hidden: written[i].Cardinality}
+		p.hidden[ids[i]] = vectors[i]
+	}
+	return p, nil
+}
+
+// planOld plans what becomes of the files that were there before.
+func (b *Upsert) planOld(ctx context.Context, p *upsertPlan, hole func(uint32, *File, *roaring64.Bitmap)) error {
+	for id, k := range b.u.index.files {
+		dead := b.dead[id]
+		if dead == nil {
+			continue
+		}
+		f := b.snap.File(k.Path)
+		if f == nil {
+			return fmt.Errorf("%w: file %s is not in version %d", ErrCorrupt, k.Path, b.snap.version)
+		}
+		all, err := b.vector(ctx, id, f)
+		if err != nil {
+			return err
+		}
+		all.Or(dead)
+		p.commit.Remove = append(p.commit.Remove, f)
+		if int64(all.GetCardinality()) == f.Rows {
+			p.dropped = append(p.dropped, id)
+			continue
+		}
+		hole(id, f, all)
+	}
+	return nil
+}
+
+// vector returns the rows of a file that are hidden already; the caller owns
+// the bitmap.
+func (b *Upsert) vector(ctx context.Context, id uint32, f *File) (*roaring64.Bitmap, error) {
+	if f.Vector == nil {
+		return roaring64.New(), nil
+	}
+	if bm, err := b.u.index.vector(id, f.Vector.uniqueID()); err != nil || bm != nil {
+		return bm, err
+	}
+	return b.snap.ReadVector(ctx, f)
+}
+
+// settle makes the index true for the version that was committed. Where that
+// fails, the index is behind, and follows when it is used again.
+func (b *Upsert) settle(p *upsertPlan, snap *Snapshot) {
+	if err := b.writeIndex(p, snap); err == nil {
+		x := b.u.index
+		for _, id := range p.dropped {
+			delete(x.ids, x.files[id].Path)
+			delete(x.files, id)
+		}
+		for id, f := range p.changed {
+			x.files[id], x.ids[f.Path] = f, id
+		}
+		x.state.Version, x.state.Dirty = snap.version, false
+		if b.truncated {
+			x.state.Stale = 0
+		}
+	}
+	b.end()
+	for _, f := range p.garbage {
+		if name, err := f.Name(); err == nil {
+			_ = b.u.t.st.Delete(context.Background(), name)
+		}
+	}
+}
+
+func (b *Upsert) writeIndex(p *upsertPlan, snap *Snapshot) error {
+	for _, id := range p.dropped {
+		if err := dropFile(b.batch, id); err != nil {
+			return err
+		}
+	}
+	for id, f := range p.changed {
+		if err := putFile(b.batch, id, f, p.hidden[id]); err != nil {
+			return err
+		}
+	}
+	state := b.u.index.state
+	state.Version, state.Dirty = snap.version, false
+	if b.truncated {
+		state.Stale = 0
+	}
+	if err := putState(b.batch, state); err != nil {
+		return err
+	}
+	if b.u.forget {
+		return errForget
+	}
+	return b.batch.Commit(pebble.Sync)
+}
+
+var errForget = errors.New("the index misses a commit")
+
+// rebase plans the same changes on what others made of the table: the rows that
+// are to go are those that its index now finds.
+func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error {
+	snap, err := b.u.t.Refresh(ctx)
+	if err != nil {
+		return err
+	}
+	check := c.Check
+	if check == nil {
+		check = func(s *Snapshot) error {
+			return (&Commit{Read: lost.Read, Txns: c.Txns, Domains: c.Domains}).Conflict(s)
+		}
+	}
+	if err := check(snap); err != nil {
+		return err
+	}
+	if err := (&Commit{Read: lost.Read}).Conflict(snap); err != nil {
+		return err
+	}
+	if b.spilled {
+		return fmt.Errorf("%w: too many changes to find their rows again", ErrConflict)
+	}
+	mine := map[uint32]*roaring64.Bitmap{}
+	for _, f := range b.files {
+		if dead := b.dead[f.id]; dead != nil {
+			mine[f.id] = dead
+		}
+	}
+	if err := b.u.index.follow(ctx, snap, b.u.finder); err != nil {
+		return err
+	}
+	b.snap, b.dead = snap, mine
+	if b.truncated {
+		return nil
+	}
+	if b.u.finder.multiset {
+		return b.retake()
+	}
+	return b.refind()
+}
+
+// refind buries the rows of all keys that were fed.
+func (b *Upsert) refind() error {
+	r := b.batch.Reader()
+	for {
+		kind, name, _, ok, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("read changes to the key index: %w", err)
+		}
+		if !ok {
+			return nil
+		}
+		if kind != pebble.InternalKeyKindSet && kind != pebble.InternalKeyKindDelete {
+			continue
+		}
+		at, ok, err := find(b.u.index.db, name)
+		if err != nil {
+			return err
+		}
+		if ok && b.u.index.files[at.file] != nil {
+			b.bury(at)
+		}
+	}
+}
+
+// retake takes rows anew, one for each that was taken of what was there before.
+func (b *Upsert) retake() error {
+	var taken [][]byte
+	r := b.batch.Reader()
+	for {
+		kind, name, _, ok, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("read changes to the row index: %w", err)
+		}
+		if !ok {
+			break
+		}
+		if kind != pebble.InternalKeyKindDelete {
+			continue
+		}
+		at, err := parseHashEntry(name)
+		if err != nil {
+			return err
+		}
+		if !b.own(at.file) {
+			taken = append(taken, name)
+		}
+	}
+	// Where the same rows are still there, they are taken; for the others, equal
+	// ones.
+	missing := map[rowHash]int{}
+	for _, name := range taken {
+		_, closer, err := b.u.index.db.Get(name)
+		if err == nil {
+			_ = closer.Close()
+			if at, err := parseHashEntry(name); err == nil && b.u.index.files[at.file] != nil {
+				b.bury(at)
+				continue
+			}
+		} else if !errors.Is(err, pebble.ErrNotFound) {
+			return fmt.Errorf("read row index: %w", err)
+		}
+		missing[rowHash{binary.BigEndian.Uint64(name[1:]), binary.BigEndian.Uint64(name[9:])}]++
+	}
+	for hash, n := range missing {
+		if err := b.take(hash, n); err != nil {
+			return fmt.Errorf("%w: %w", ErrConflict, err)
+		}
+	}
+	return nil
+}
+
+func (b *Upsert) own(file uint32) bool {
+	return slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
+}

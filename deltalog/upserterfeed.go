@@ -1,0 +1,468 @@
+package deltalog
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/schema"
+)
+
+// Upsert is one atomic change of a table. It may be fed many times, in any
+// order, and sees what it was fed. It ends with Commit or Abort; any error ends
+// it too.
+type Upsert struct {
+	u     *Upserter
+	ended bool
+
+	// Set when it is fed for the first time.
+	snap     *Snapshot
+	protocol *Protocol
+	metadata *Metadata
+	schema   *schema.Schema
+
+	batch     *pebble.Batch // changes to the index that are not in it yet
+	spilled   bool          // some are
+	sent      bool          // a commit may have taken place
+	truncated bool          // what was there before is gone
+	dead      map[uint32]*roaring64.Bitmap
+	files     []*newFile // the last may be open
+	recent    []recentRows
+	held      int // bytes of recent
+	order     []int32
+}
+
+// newFile is a data file that the upsert writes.
+type newFile struct {
+	id   uint32
+	w    *FileWriter // nil once it is closed
+	file *File       // nil until then
+	rows int64
+}
+
+// recentRows are rows that were put into the open file.
+type recentRows struct {
+	file  uint32
+	first int64
+	rows  *datafile.Batch
+}
+
+// start begins the upsert on the newest version known.
+func (b *Upsert) start(ctx context.Context) error {
+	switch {
+	case b.ended:
+		return ErrSpent
+	case b.snap != nil:
+		return nil
+	case b.u.current != nil:
+		return fmt.Errorf("%w: no, another one is under way", ErrSpent)
+	}
+	snap := b.u.t.Snapshot()
+	found, err := b.u.finder.describe(snap.metadata.Schema)
+	if err != nil {
+		return err
+	}
+	if found != b.u.index.state.Found {
+		if err := b.u.index.clear(snap.metadata.ID, found); err != nil {
+			return fmt.Errorf("clear key index: %w", err)
+		}
+	}
+	if err := b.u.index.follow(ctx, snap, b.u.finder); err != nil {
+		return err
+	}
+	b.snap, b.schema = snap, snap.metadata.Schema
+	if b.metadata != nil {
+		b.schema = b.metadata.Schema
+	}
+	b.batch = b.u.index.db.NewIndexedBatch()
+	b.dead = map[uint32]*roaring64.Bitmap{}
+	b.u.current = b
+	return nil
+}
+
+// Evolve changes the table's protocol and metadata with the upsert's commit;
+// nil keeps them. It comes before anything else is fed. Rows are then written
+// with the columns of the new schema.
+func (b *Upsert) Evolve(p *Protocol, m *Metadata) error {
+	if b.ended || b.snap != nil {
+		return fmt.Errorf("evolve table: %w", ErrSpent)
+	}
+	b.protocol, b.metadata = p, m
+	return nil
+}
+
+// fed runs one feeding, whose error ends the upsert.
+func (b *Upsert) fed(ctx context.Context, what string, feed func() error) error {
+	err := b.start(ctx)
+	if err == nil {
+		err = feed()
+	}
+	if err == nil {
+		err = b.room()
+	}
+	if err != nil {
+		b.Abort()
+		return fmt.Errorf("upsert: %s: %w", what, err)
+	}
+	return nil
+}
+
+// room writes pending changes to the index when they are many.
+func (b *Upsert) room() error {
+	if b.batch.Len() < b.u.o.PendingBytes {
+		return nil
+	}
+	if err := b.u.index.markDirty(); err != nil {
+		return err
+	}
+	b.spilled = true
+	if err := b.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	if err := b.batch.Close(); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
+	b.batch = b.u.index.db.NewIndexedBatch()
+	return nil
+}
+
+// Truncate takes all rows away, those that were put before it too.
+func (b *Upsert) Truncate(ctx context.Context) error {
+	return b.fed(ctx, "truncate", func() error {
+		b.truncated = true
+		b.dropFiles(ctx)
+		clear(b.dead)
+		b.batch.Reset()
+		return b.batch.DeleteRange([]byte{nameKey}, []byte{nameHash + 1}, nil)
+	})
+}
+
+// dropFiles deletes the files that were written. Those that cannot be deleted
+// are nobody's, and go when the table is cleaned.
+func (b *Upsert) dropFiles(ctx context.Context) {
+	for _, f := range b.files {
+		if f.w != nil {
+			f.w.Abort()
+			continue
+		}
+		if name, err := f.file.Name(); err == nil {
+			_ = b.u.t.st.Delete(context.WithoutCancel(ctx), name)
+		}
+	}
+	b.files, b.recent, b.held = nil, nil, 0
+}
+
+// Delete takes the rows with these keys away, which are encoded as
+// [datafile.AppendKey] does. Keys that are not there are passed over. Rows
+// without key are taken by TakeOne.
+func (b *Upsert) Delete(ctx context.Context, keys [][]byte) error {
+	return b.fed(ctx, "delete", func() error {
+		if b.u.finder.multiset {
+			return fmt.Errorf("%w: rows have no key", ErrInvalid)
+		}
+		for _, i := range b.sorted(keys) {
+			name := b.u.finder.key(keys[i])
+			if err := b.kill(name); err != nil {
+				return err
+			}
+			// Even where there is no row: another writer may put one there before
+			// this upsert is committed.
+			if err := b.batch.Delete(name, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// sorted returns the indices of keys in the order of the keys: neighbours in
+// the index are found faster. Equal keys stay in their order.
+func (b *Upsert) sorted(keys [][]byte) []int32 {
+	b.order = b.order[:0]
+	for i := range keys {
+		b.order = append(b.order, int32(i))
+	}
+	slices.SortStableFunc(b.order, func(i, j int32) int { return bytes.Compare(keys[i], keys[j]) })
+	return b.order
+}
+
+// kill marks the row of a key as dead, if there is one.
+func (b *Upsert) kill(name []byte) error {
+	at, ok, err := b.find(name)
+	if err == nil && ok {
+		b.bury(at)
+	}
+	return err
+}
+
+// find returns where the live row of a key is.
+func (b *Upsert) find(name []byte) (at location, ok bool, err error) {
+	at, ok, err = find(b.batch, name)
+	return at, ok && b.alive(at.file), err
+}
+
+// alive tells whether entries of a file mean anything to this upsert.
+func (b *Upsert) alive(file uint32) bool {
+	if len(b.files) > 0 && file >= b.files[0].id {
+		for _, f := range b.files {
+			if f.id == file {
+				return true
+			}
+		}
+	}
+	return !b.truncated && b.u.index.files[file] != nil
+}
+
+func (b *Upsert) bury(at location) {
+	d := b.dead[at.file]
+	if d == nil {
+		d = roaring64.New()
+		b.dead[at.file] = d
+	}
+	d.Add(uint64(at.row))
+}
+
+// Put adds rows, and takes those away that had the same keys. keys[i], encoded
+// as [datafile.AppendKey] does, is that of row i; of two rows with one key the
+// later stays. Where rows have no key, keys is not looked at, and rows are added
+// to those that are there. Columns that the rows lack are NULL, those that the
+// table lacks are left out. Put keeps nothing of what it is given.
+func (b *Upsert) Put(ctx context.Context, rows *datafile.Batch, keys [][]byte) error {
+	return b.fed(ctx, "put", func() error {
+		n := rows.Rows()
+		if !b.u.finder.multiset && len(keys) != n {
+			return fmt.Errorf("%w: %d keys for %d rows", ErrInvalid, len(keys), n)
+		}
+		if n == 0 {
+			return nil
+		}
+		f, err := b.open(ctx)
+		if err != nil {
+			return err
+		}
+		first := f.w.Rows()
+		if first+int64(n) > math.MaxUint32 {
+			return fmt.Errorf("%w: over 2³² rows in one file", ErrUnsupported)
+		}
+		if err := f.w.Write(rows); err != nil {
+			return err
+		}
+		if b.u.finder.multiset {
+			err = b.enter(rows, f.id, first)
+		} else {
+			err = b.enterKeys(keys, f.id, first)
+		}
+		if err != nil {
+			return err
+		}
+		b.remember(rows, f.id, first)
+		if f.w.Bytes() >= b.u.o.FileBytes {
+			return b.closeFile()
+		}
+		return nil
+	})
+}
+
+func (b *Upsert) enterKeys(keys [][]byte, file uint32, first int64) error {
+	fi := b.u.finder
+	for _, i := range b.sorted(keys) {
+		name := fi.key(keys[i])
+		if err := b.kill(name); err != nil {
+			return err
+		}
+		fi.value = appendLocation(fi.value[:0], location{file, uint32(first + int64(i))})
+		if err := b.batch.Set(name, fi.value, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter enters rows without key.
+func (b *Upsert) enter(rows *datafile.Batch, file uint32, first int64) error {
+	cols, err := b.foundColumns(rows)
+	if err != nil {
+		return err
+	}
+	for row := range rows.Rows() {
+		name := b.u.finder.name(cols, row, location{file, uint32(first + int64(row))})
+		if err := b.batch.Set(name, nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foundColumns returns the columns that rows are found by; those that are
+// missing are NULL.
+func (b *Upsert) foundColumns(rows *datafile.Batch) ([]*datafile.Column, error) {
+	want, err := b.schema.Select(b.u.finder.columns...)
+	if err != nil {
+		return nil, err
+	}
+	cols := make([]*datafile.Column, len(want.Fields))
+	for i, f := range want.Fields {
+		if cols[i] = rows.Column(f.Name); cols[i] != nil {
+			continue
+		}
+		cols[i] = datafile.NewColumn(f.Type)
+		for range rows.Rows() {
+			cols[i].AppendNull()
+		}
+	}
+	return cols, nil
+}
+
+// open returns the file that rows go to.
+func (b *Upsert) open(ctx context.Context) (*newFile, error) {
+	if n := len(b.files); n > 0 && b.files[n-1].w != nil {
+		return b.files[n-1], nil
+	}
+	w, err := b.u.t.NewFile(ctx, FileOptions{Schema: b.schema})
+	if err != nil {
+		return nil, err
+	}
+	f := &newFile{id: b.u.index.newFile(), w: w}
+	b.files = append(b.files, f)
+	return f, nil
+}
+
+// closeFile ends the open file, if there is one.
+func (b *Upsert) closeFile() error {
+	b.recent, b.held = nil, 0
+	n := len(b.files)
+	if n == 0 || b.files[n-1].w == nil {
+		return nil
+	}
+	f := b.files[n-1]
+	file, err := f.w.Close()
+	if err != nil {
+		f.w.Abort()
+		b.files = b.files[:n-1]
+		return err
+	}
+	f.w, f.file, f.rows = nil, file, file.Rows
+	return nil
+}
+
+// remember keeps rows of the open file for Lookup, within bounds. Rows that are
+// not kept are read after the file has been closed.
+func (b *Upsert) remember(rows *datafile.Batch, file uint32, first int64) {
+	if b.u.finder.multiset {
+		return
+	}
+	size := rows.SizeBytes()
+	if size > b.u.o.RecentBytes {
+		b.recent, b.held = nil, 0
+		return
+	}
+	for len(b.recent) > 0 && b.held+size > b.u.o.RecentBytes {
+		b.held -= b.recent[0].rows.SizeBytes()
+		b.recent = b.recent[1:]
+	}
+	b.recent = append(b.recent, recentRows{file, first, rows.Clone()})
+	b.held += size
+}
+
+// TakeOne takes one row away for each of rows, equal to it in all columns that
+// rows are found by. A row that is not there is ErrRowNotFound. Rows with a key
+// are taken by Delete.
+//
+// Rows are equal when 128 bits of the SHA-256 of their values are: to read the
+// rows that were found, all over the table, would cost more than the rest and
+// rule out what does not happen.
+func (b *Upsert) TakeOne(ctx context.Context, rows *datafile.Batch) error {
+	return b.fed(ctx, "take", func() error {
+		if !b.u.finder.multiset {
+			return fmt.Errorf("%w: rows have a key", ErrInvalid)
+		}
+		cols, err := b.foundColumns(rows)
+		if err != nil {
+			return err
+		}
+		hashes := make([]rowHash, rows.Rows())
+		for row := range hashes {
+			hashes[row].hi, hashes[row].lo = datafile.RowHash(cols, row)
+		}
+		slices.SortFunc(hashes, rowHash.compare)
+		for len(hashes) > 0 {
+			n := 1
+			for n < len(hashes) && hashes[n] == hashes[0] {
+				n++
+			}
+			if err := b.take(hashes[0], n); err != nil {
+				return err
+			}
+			hashes = hashes[n:]
+		}
+		return nil
+	})
+}
+
+type rowHash struct{ hi, lo uint64 }
+
+func (h rowHash) compare(o rowHash) int {
+	return cmp.Or(cmp.Compare(h.hi, o.hi), cmp.Compare(h.lo, o.lo))
+}
+
+// take buries n rows with a hash.
+func (b *Upsert) take(h rowHash, n int) error {
+	prefix := appendHash(nil, h.hi, h.lo)
+	it, err := b.batch.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
+	if err != nil {
+		return fmt.Errorf("read key index: %w", err)
+	}
+	defer func() { _ = it.Close() }()
+	// The iterator does not see what is deleted while it walks.
+	for ok := it.First(); ok && n > 0; ok = it.Next() {
+		at, err := parseHashEntry(it.Key())
+		if err != nil {
+			return err
+		}
+		if !b.alive(at.file) {
+			continue
+		}
+		b.bury(at)
+		if err := b.batch.Delete(it.Key(), nil); err != nil {
+			return err
+		}
+		n--
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("read key index: %w", err)
+	}
+	if n > 0 {
+		return ErrRowNotFound
+	}
+	return nil
+}
+
+// Abort drops the changes. After Commit it does nothing.
+func (b *Upsert) Abort() {
+	if b.ended {
+		return
+	}
+	b.end()
+	if !b.sent {
+		b.dropFiles(context.Background())
+	}
+}
+
+// end lets others begin.
+func (b *Upsert) end() {
+	b.ended = true
+	if b.u.current == b {
+		b.u.current = nil
+	}
+	if b.batch != nil {
+		_ = b.batch.Close()
+		b.batch = nil
+	}
+}
