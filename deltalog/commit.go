@@ -82,7 +82,7 @@ func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool
 		return nil, false, fmt.Errorf("commit: %w: %w", ErrInvalid, err)
 	}
 	at := t.now()
-	won, err = putCommit(ctx, t.st, version, body, log.info.TxnID)
+	won, err = t.putCommit(ctx, version, body, log.info.TxnID)
 	if err != nil {
 		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
 	}
@@ -380,7 +380,8 @@ func (p *planned) checkAdd(f *File) error {
 	return nil
 }
 
-// Attempts to find out what became of a commit, and the pauses between them.
+// Attempts to find out what became of a commit, and the pauses between them, of
+// which each is longer than the one before.
 const (
 	settleAttempts = 8
 	settlePause    = 2 * time.Millisecond
@@ -392,12 +393,12 @@ const (
 // that was lost, or a retry below us, makes our own file look like another
 // writer's: the id in it decides. The same bytes may be sent again, since
 // whichever attempt lands is the same commit.
-func putCommit(ctx context.Context, st store.Store, v Version, body []byte, txnID string) (won bool, err error) {
+func (t *Table) putCommit(ctx context.Context, v Version, body []byte, txnID string) (won bool, err error) {
 	name := commitName(v)
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	err = st.PutIfAbsent(ctx, name, body)
+	err = t.st.PutIfAbsent(ctx, name, body)
 	if err == nil {
 		return true, nil
 	}
@@ -406,9 +407,9 @@ func putCommit(ctx context.Context, st store.Store, v Version, body []byte, txnI
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	first, taken := err, errors.Is(err, store.ErrExist)
-	pause := settlePause
+	pause := t.pause
 	for range settleAttempts {
-		b, err := st.Get(settle, name)
+		b, err := t.st.Get(settle, name)
 		gone := errors.Is(err, store.ErrNotExist)
 		switch {
 		case err == nil:
@@ -419,7 +420,7 @@ func putCommit(ctx context.Context, st store.Store, v Version, body []byte, txnI
 		case gone && ctx.Err() != nil:
 			return false, fmt.Errorf("%w: %w", ErrUncertain, first)
 		case gone:
-			err := st.PutIfAbsent(ctx, name, body)
+			err := t.st.PutIfAbsent(ctx, name, body)
 			if err == nil {
 				return true, nil
 			}

@@ -150,6 +150,9 @@ func (s *Snapshot) apply(c *commitLog, size int64) (*Snapshot, error) {
 	if err := n.check(c); err != nil {
 		return nil, fmt.Errorf("version %d: %w", n.version, err)
 	}
+	if n.inCommitTimestamps() && (c.info == nil || c.info.InCommitTimestamp == 0) {
+		return nil, fmt.Errorf("version %d: %w: it lacks its in-commit timestamp", n.version, ErrCorrupt)
+	}
 	if len(c.txns) > 0 {
 		n.txns = maps.Clone(s.txns)
 		if n.txns == nil {

@@ -36,6 +36,8 @@ type Table struct {
 	headAt time.Time  // when snap was the head for the last time
 
 	checkpointing sync.Mutex
+
+	pause time.Duration // settlePause but in tests
 }
 
 // CreateOptions say what a table is to be. Schema alone is required.
@@ -121,7 +123,7 @@ func OpenAt(ctx context.Context, st store.Store, v Version) (*Snapshot, error) {
 }
 
 func newTable(st store.Store) *Table {
-	return &Table{st: st, now: wallClock}
+	return &Table{st: st, now: wallClock, pause: settlePause}
 }
 
 // wallClock goes on while the machine sleeps, unlike the monotonic clock.

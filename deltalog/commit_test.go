@@ -1,0 +1,546 @@
+package deltalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog/schema"
+	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/storetest"
+)
+
+func TestCommitInSteadyStateNeitherListsNorReads(t *testing.T) {
+	st, ops := counted(storetest.NewMemory())
+	table := newTestTable(t, st)
+	clear(ops)
+	for i := range 50 {
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("f", i), 1)}})
+	}
+	if ops[storetest.PutIfAbsent] != 50 || len(ops) != 1 {
+		t.Fatalf("50 commits took %v", ops)
+	}
+	if table.Snapshot().NumFiles() != 50 {
+		t.Fatalf("%d files", table.Snapshot().NumFiles())
+	}
+}
+
+func TestCreateRefusesATable(t *testing.T) {
+	st := storetest.NewMemory()
+	table := newTestTable(t, st)
+	if _, err := Create(t.Context(), st, CreateOptions{Schema: idName()}); !errors.Is(err, ErrExists) {
+		t.Fatalf("got %v", err)
+	}
+	// The beginning of the log may be gone.
+	mustCommit(t, table, &Commit{Operation: "WRITE"})
+	if err := table.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Delete(t.Context(), commitName(0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), st, CreateOptions{Schema: idName()}); !errors.Is(err, ErrExists) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestOfRacingCreatorsOneWins(t *testing.T) {
+	st := storetest.NewMemory()
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			_, err := Create(t.Context(), st, CreateOptions{Schema: idName()})
+			switch {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, ErrExists):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Fatalf("%d creators won", won.Load())
+	}
+}
+
+func TestProtocolFollowsFromPropertiesAndTypes(t *testing.T) {
+	ntz := &schema.Schema{Fields: []schema.Field{{Name: "at", Type: schema.Type{Kind: schema.TimestampNTZ}, Nullable: true}}}
+	for _, c := range []struct {
+		name string
+		o    CreateOptions
+		want string
+	}{
+		{"nothing", CreateOptions{Schema: idName()}, "1 2 [] []"},
+		{"append only", CreateOptions{
+			Schema: idName(), Features: []string{FeatureDomainMetadata},
+			Properties: map[string]string{PropertyAppendOnly: "true", PropertyInCommitTimestamps: "true"},
+		}, "1 7 [] [appendOnly domainMetadata inCommitTimestamp]"},
+		{"deletion vectors", CreateOptions{Schema: idName(), Properties: latestProperties()}, "3 7 [deletionVectors] [deletionVectors inCommitTimestamp]"},
+		{"timestamps without zone", CreateOptions{Schema: ntz}, "3 7 [timestampNtz] [timestampNtz]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table, err := Create(t.Context(), storetest.NewMemory(), c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := table.Snapshot().Protocol()
+			if got := fmt.Sprint(p.MinReader, p.MinWriter, p.ReaderFeatures, p.WriterFeatures); got != c.want {
+				t.Fatalf("protocol %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestOldProtocolGrowsIntoFeatureLists(t *testing.T) {
+	p := (&Protocol{MinReader: 1, MinWriter: 2}).With(FeatureTimestampNTZ)
+	if got := fmt.Sprint(*p); got != "{3 7 [timestampNtz] [appendOnly invariants timestampNtz]}" {
+		t.Fatal(got)
+	}
+	if p.With(FeatureTimestampNTZ, FeatureAppendOnly) != p {
+		t.Fatal("a protocol that has everything changed")
+	}
+}
+
+func TestInvalidCommitsAreNotTried(t *testing.T) {
+	base := fakeFile("live", 3)
+	ntz := idName()
+	ntz.Fields[0].Type.Kind = schema.TimestampNTZ
+	for _, c := range []struct {
+		name string
+		plan func(s *Snapshot) *Commit
+		want string
+	}{
+		{"file that is not there", func(*Snapshot) *Commit { return &Commit{Remove: []*File{fakeFile("no", 1)}} }, "not in version 1"},
+		{"wrong vector", func(*Snapshot) *Commit { return &Commit{Remove: []*File{base.WithVector(fakeVector("v", 1))}} }, "not in version 1"},
+		{"removed twice", func(*Snapshot) *Commit { return &Commit{Remove: []*File{base, base}} }, "removed twice"},
+		{"added again", func(*Snapshot) *Commit { return &Commit{Add: []*File{base}} }, "already"},
+		{"added twice", func(*Snapshot) *Commit { return &Commit{Add: []*File{fakeFile("n", 1), fakeFile("n", 1)}} }, "added twice"},
+		{"vector beside the file", func(*Snapshot) *Commit { return &Commit{Add: []*File{base.WithVector(fakeVector("v", 1))}} }, "already"},
+		{"more hidden than there are", func(*Snapshot) *Commit {
+			return &Commit{Remove: []*File{base}, Add: []*File{base.WithVector(fakeVector("v", 4))}}
+		}, "no fewer than it hides"},
+		{"file outside", func(*Snapshot) *Commit { return &Commit{Add: []*File{fakeFile("s3://b/x", 1)}} }, "outside"},
+		{"empty file", func(*Snapshot) *Commit { return &Commit{Add: []*File{{Path: "x"}}} }, "no size"},
+		{"partition value", func(*Snapshot) *Commit {
+			f := fakeFile("x", 1)
+			f.Partition = map[string]*string{"p": nil}
+			return &Commit{Add: []*File{f}}
+		}, "partition"},
+		{"transaction twice", func(*Snapshot) *Commit { return &Commit{Txns: []Txn{{AppID: "a"}, {AppID: "a"}}} }, "twice"},
+		{"domain twice", func(*Snapshot) *Commit { return &Commit{Domains: []Domain{{Name: "a"}, {Name: "a"}}} }, "twice"},
+		{"domain of the protocol", func(*Snapshot) *Commit { return &Commit{Domains: []Domain{{Name: "delta.clustering"}}} }, "belongs to"},
+		{"blind removal", func(*Snapshot) *Commit { return &Commit{BlindAppend: true, Remove: []*File{base}} }, "blind"},
+		{"type without feature", func(s *Snapshot) *Commit {
+			m := s.Metadata().Clone()
+			m.Schema = ntz
+			return &Commit{Metadata: m}
+		}, FeatureTimestampNTZ},
+		{"another id", func(s *Snapshot) *Commit {
+			m := s.Metadata().Clone()
+			m.ID = "x"
+			return &Commit{Metadata: m}
+		}, "id has changed"},
+		{"feature taken out", func(*Snapshot) *Commit {
+			return &Commit{Protocol: &Protocol{MinReader: 3, MinWriter: 7, ReaderFeatures: []string{FeatureDeletionVectors}, WriterFeatures: []string{FeatureDeletionVectors, FeatureDomainMetadata}}}
+		}, FeatureInCommitTimestamp},
+		{"vectors switched off", func(s *Snapshot) *Commit {
+			m := s.Metadata().Clone()
+			m.Configuration[PropertyDeletionVectors] = "false"
+			return &Commit{Metadata: m}
+		}, "switched off"},
+		{"partition columns", func(s *Snapshot) *Commit {
+			m := s.Metadata().Clone()
+			m.PartitionColumns = []string{"id"}
+			return &Commit{Metadata: m}
+		}, "partition columns have changed"},
+		{"feature that is not known", func(s *Snapshot) *Commit { return &Commit{Protocol: s.Protocol().With("rowTracking")} }, "rowTracking"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := storetest.NewMemory()
+			table := newTestTable(t, st)
+			s := mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{base}})
+			_, won, err := table.Commit(t.Context(), c.plan(s))
+			if won || !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("won %v, error %v, want one with %q", won, err, c.want)
+			}
+			if _, err := OpenAt(t.Context(), st, 2); !errors.Is(err, ErrNoVersion) {
+				t.Fatalf("something was written: %v", err)
+			}
+		})
+	}
+}
+
+func TestAppendOnlyTableKeepsItsRows(t *testing.T) {
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), Properties: map[string]string{PropertyAppendOnly: "true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fakeFile("f", 2)
+	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
+	if _, _, err := table.Commit(t.Context(), &Commit{Operation: "DELETE", Remove: []*File{f}}); !errors.Is(err, ErrInvalid) {
+		t.Fatalf("removed: %v", err)
+	}
+	mustCommit(t, table, &Commit{Operation: "OPTIMIZE", Remove: []*File{f}, Add: []*File{fakeFile("g", 2)}, Rearrange: true})
+}
+
+func TestInCommitTimestampsGrowWhateverTheClockSays(t *testing.T) {
+	st := storetest.NewMemory()
+	table := newTestTable(t, st)
+	last := table.Snapshot().Info().InCommitTimestamp
+	start := time.UnixMilli(last)
+	for _, d := range []time.Duration{-time.Second, 0, 0, time.Hour, -24 * time.Hour} {
+		table.now = func() time.Time { return start.Add(d) }
+		s := mustCommit(t, table, &Commit{Operation: "WRITE"})
+		if now := s.Info().InCommitTimestamp; now <= last {
+			t.Fatalf("version %d: %d after %d", s.Version(), now, last)
+		}
+		last = s.Info().InCommitTimestamp
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		table = mustOpen(t, st)
+		if got := table.Snapshot().Info().InCommitTimestamp; got != last {
+			t.Fatalf("read back from the checkpoint as %d, want %d", got, last)
+		}
+	}
+}
+
+func TestCommitWithoutItsInCommitTimestampIsCorrupt(t *testing.T) {
+	st := storetest.NewMemory()
+	newTestTable(t, st)
+	if err := st.PutIfAbsent(t.Context(), commitName(1), []byte(`{"commitInfo":{"timestamp":1,"operation":"WRITE"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), st); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestLostRaceIsAnOutcome(t *testing.T) {
+	st := storetest.NewMemory()
+	ours := newTestTable(t, st)
+	theirs := mustOpen(t, st)
+	mustCommit(t, theirs, &Commit{Operation: "WRITE", Add: []*File{fakeFile("theirs", 1)}})
+	snap, won, err := ours.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("ours", 1)}})
+	if err != nil || won || snap.Version() != 0 {
+		t.Fatalf("version %v, won %v, error %v", snap.Version(), won, err)
+	}
+	if snap, err = ours.Refresh(t.Context()); err != nil || snap.Version() != 1 {
+		t.Fatalf("refreshed to %v: %v", snap.Version(), err)
+	}
+	stale := &Commit{Read: snap, Operation: "WRITE"}
+	mustCommit(t, ours, &Commit{Operation: "WRITE", Add: []*File{fakeFile("ours", 1)}})
+	if _, won, err := ours.Commit(t.Context(), stale); won || err != nil {
+		t.Fatalf("a plan on an old version: won %v, error %v", won, err)
+	}
+}
+
+func TestConflictsAreTold(t *testing.T) {
+	setup := func(t *testing.T) (st store.Store, table *Table, f *File) {
+		st = storetest.NewMemory()
+		table = newTestTable(t, st)
+		f = fakeFile("f", 5)
+		mustCommit(t, table, &Commit{
+			Operation: "WRITE", Add: []*File{f}, Txns: []Txn{{AppID: "a", Version: 1}},
+			Domains: []Domain{{Name: "d", Configuration: "1"}},
+		})
+		return st, table, f
+	}
+	for _, c := range []struct {
+		name         string
+		ours, theirs func(s *Snapshot, f *File) *Commit
+		want         string // empty: no conflict
+	}{
+		{"appends pass", add("x"), add("y"), ""},
+		{
+			"same transaction id", func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 2}}} },
+			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 3}}} }, "transaction id of a",
+		},
+		{
+			"other transaction id", func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 2}}} },
+			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "b", Version: 3}}} }, "",
+		},
+		{
+			"same domain", func(*Snapshot, *File) *Commit { return &Commit{Domains: []Domain{{Name: "d", Configuration: "2"}}} },
+			func(*Snapshot, *File) *Commit { return &Commit{Domains: []Domain{{Name: "d", Removed: true}}} }, "domain d",
+		},
+		{"metadata", add("x"), func(s *Snapshot, _ *File) *Commit {
+			m := s.Metadata().Clone()
+			m.Description = "changed"
+			return &Commit{Metadata: m}
+		}, "metadata"},
+		{"protocol", add("x"), func(s *Snapshot, _ *File) *Commit {
+			return &Commit{Protocol: s.Protocol().With(FeatureTimestampNTZ)}
+		}, "protocol"},
+		{"removed file", removeFile, removeFile, "file f"},
+		{"file with another vector", removeFile, func(_ *Snapshot, f *File) *Commit {
+			return &Commit{Remove: []*File{f}, Add: []*File{f.WithVector(fakeVector("v", 1))}}
+		}, "file f"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st, table, f := setup(t)
+			plan := c.ours(table.Snapshot(), f)
+			plan.Read = table.Snapshot()
+			other := mustOpen(t, st)
+			mustCommit(t, other, c.theirs(other.Snapshot(), f))
+			if _, won, err := table.Commit(t.Context(), plan); won || err != nil {
+				t.Fatalf("won %v, error %v", won, err)
+			}
+			now, err := table.Refresh(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = plan.Conflict(now)
+			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), c.want)) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func add(path string) func(*Snapshot, *File) *Commit {
+	return func(*Snapshot, *File) *Commit { return &Commit{Add: []*File{fakeFile(path, 1)}} }
+}
+
+func removeFile(_ *Snapshot, f *File) *Commit { return &Commit{Remove: []*File{f}} }
+
+var (
+	errLostReply   = errors.New("lost reply")
+	errLostRequest = errors.New("lost request")
+)
+
+// lossy drops requests and replies of commits at random, and fails some reads.
+func lossy(st store.Store, seed uint64, ambiguous *atomic.Int64) *storetest.Faulty {
+	var mu sync.Mutex
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	roll := func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return rnd.Float64()
+	}
+	return &storetest.Faulty{
+		Store: st,
+		Before: func(op storetest.Op, _ string) error {
+			switch {
+			case op == storetest.PutIfAbsent && roll() < 0.2:
+				ambiguous.Add(1)
+				return errLostRequest
+			case op == storetest.Get && roll() < 0.1:
+				return errLostRequest
+			}
+			return nil
+		},
+		After: func(op storetest.Op, _ string) error {
+			if op == storetest.PutIfAbsent && roll() < 0.4 {
+				ambiguous.Add(1)
+				return errLostReply
+			}
+			return nil
+		},
+	}
+}
+
+func TestRacingWritersLoseNothingAndRepeatNothing(t *testing.T) {
+	const writers = 16
+	each := 250
+	if testing.Short() {
+		each = 20
+	}
+	st := storetest.NewMemory()
+	if _, err := Create(t.Context(), st, CreateOptions{Schema: idName(), Properties: map[string]string{PropertyInCommitTimestamps: "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	var ambiguous, lost, uncertain atomic.Int64
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			faulty := lossy(st, uint64(w), &ambiguous)
+			table := openThrough(t, st, faulty)
+			app := fmt.Sprint("writer", w)
+			for i := int64(1); i <= int64(each); {
+				c := &Commit{
+					Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprintf("%s-%d-%d.parquet", app, i, rand.Int()), 1)},
+					Txns: []Txn{{AppID: app, Version: i}},
+				}
+				_, err := table.CommitAppend(t.Context(), c, func(*Snapshot) error { lost.Add(1); return nil })
+				if err != nil {
+					// As a writer that restarts: the log says how far it came.
+					uncertain.Add(1)
+					table = openThrough(t, st, faulty)
+				}
+				if table.CheckpointDue() {
+					if err := table.Checkpoint(t.Context()); err != nil && !errors.Is(err, errLostReply) && !errors.Is(err, errLostRequest) {
+						t.Errorf("checkpoint: %v", err)
+					}
+				}
+				done, _ := table.Snapshot().Txn(app)
+				if done != i && done != i-1 {
+					t.Errorf("%s stands at %d while it commits %d", app, done, i)
+					return
+				}
+				i = done + 1
+			}
+		})
+	}
+	wg.Wait()
+	s := mustOpen(t, st).Snapshot()
+	t.Logf("%d versions, %d ambiguous outcomes, %d lost races, %d uncertain", s.Version(), ambiguous.Load(), lost.Load(), uncertain.Load())
+	if s.NumFiles() != writers*each || int(s.Version()) != writers*each {
+		t.Fatalf("%d files in %d versions, want %d of both", s.NumFiles(), s.Version(), writers*each)
+	}
+	for w := range writers {
+		if v, _ := s.Txn(fmt.Sprint("writer", w)); v != int64(each) {
+			t.Errorf("writer %d stands at %d, want %d", w, v, each)
+		}
+	}
+	if !testing.Short() && ambiguous.Load() < 2000 {
+		t.Errorf("only %d ambiguous outcomes", ambiguous.Load())
+	}
+}
+
+// openThrough opens the table and has it go on through a store with faults.
+func openThrough(t *testing.T, st, faulty store.Store) *Table {
+	table := mustOpen(t, st)
+	table.st = faulty
+	table.pause = 50 * time.Microsecond
+	s := *table.snap.Load()
+	s.st = faulty
+	table.snap.Store(&s)
+	return table
+}
+
+func TestAmbiguousOutcomesAreSettledByTheLog(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after func(n int) error // for the n-th put of a commit
+		theirs        bool              // another writer holds the version
+		won           bool
+		err           error
+	}{
+		{name: "reply lost", after: func(n int) error { return failFirst(n, errLostReply) }, won: true},
+		{name: "request lost", before: func(n int) error { return failFirst(n, errLostReply) }, won: true},
+		{name: "reply says taken by us", after: func(n int) error { return failFirst(n, store.ErrExist) }, won: true},
+		{name: "request lost, then taken", before: func(n int) error { return failFirst(n, errLostReply) }, theirs: true},
+		{name: "never reached", before: func(int) error { return errLostReply }, err: ErrUncertain},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mem := storetest.NewMemory()
+			newTestTable(t, mem)
+			puts := 0
+			fault := func(f func(int) error, count bool) func(storetest.Op, string) error {
+				return func(op storetest.Op, _ string) error {
+					if op != storetest.PutIfAbsent {
+						return nil
+					}
+					if count {
+						puts++
+					}
+					if f == nil {
+						return nil
+					}
+					return f(puts)
+				}
+			}
+			table := mustOpen(t, &storetest.Faulty{Store: mem, Before: fault(c.before, true), After: fault(c.after, false)})
+			table.pause = time.Microsecond
+			if c.theirs {
+				mustCommit(t, mustOpen(t, mem), &Commit{Operation: "WRITE"})
+			}
+			_, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("f", 1)}})
+			if won != c.won || !errors.Is(err, c.err) {
+				t.Fatalf("won %v, error %v", won, err)
+			}
+			head := mustOpen(t, mem).Snapshot()
+			if landed := head.File("f") != nil; landed != c.won {
+				t.Fatalf("the file is in the log: %v", landed)
+			}
+		})
+	}
+}
+
+func failFirst(n int, err error) error {
+	if n == 1 {
+		return err
+	}
+	return nil
+}
+
+func TestCallerWhoGivesUpDuringACommitLearnsItsOutcome(t *testing.T) {
+	mem := storetest.NewMemory()
+	newTestTable(t, mem)
+	ctx, cancel := context.WithCancel(t.Context())
+	table := mustOpen(t, &storetest.Faulty{Store: mem, After: func(op storetest.Op, _ string) error {
+		if op == storetest.PutIfAbsent {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}})
+	if _, won, err := table.Commit(ctx, &Commit{Operation: "WRITE"}); !won || err != nil {
+		t.Fatalf("won %v, error %v", won, err)
+	}
+	if _, won, err := table.Commit(ctx, &Commit{Operation: "WRITE"}); won || !errors.Is(err, context.Canceled) {
+		t.Fatalf("won %v, error %v", won, err)
+	}
+}
+
+func TestSleeperDoesNotCommitIntoACleanedLog(t *testing.T) {
+	st := storetest.NewMemory()
+	sleeper := newTestTable(t, st)
+	other := mustOpen(t, st)
+	for i := range 5 {
+		mustCommit(t, other, &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("f", i), 1)}})
+	}
+	if err := other.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for v := range Version(4) {
+		if err := st.Delete(t.Context(), commitName(v)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asleep := *sleeper.Snapshot()
+	sleeper.now = func() time.Time { return time.Now().Add(staleAfter + time.Minute) }
+	_, won, err := sleeper.Commit(t.Context(), &Commit{Read: &asleep, Operation: "WRITE"})
+	if won || err != nil {
+		t.Fatalf("won %v, error %v", won, err)
+	}
+	if got, want := describe(sleeper.Snapshot()), describe(other.Snapshot()); got != want {
+		t.Fatalf("woke up to\n%s\nwant\n%s", got, want)
+	}
+	s, err := sleeper.Refresh(t.Context())
+	if err != nil || s.Version() != 5 {
+		t.Fatalf("version %d, error %v", s.Version(), err)
+	}
+	mustCommit(t, sleeper, &Commit{Operation: "WRITE"})
+}
+
+func TestTableThatWasReplacedIsNoticed(t *testing.T) {
+	st := storetest.NewMemory()
+	table := newTestTable(t, st)
+	if err := st.Delete(t.Context(), commitName(0)); err != nil {
+		t.Fatal(err)
+	}
+	other := newTestTable(t, st)
+	for range 3 {
+		mustCommit(t, other, &Commit{Operation: "WRITE"})
+	}
+	if err := other.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Delete(t.Context(), commitName(1)); err != nil {
+		t.Fatal(err)
+	}
+	table.now = func() time.Time { return time.Now().Add(time.Hour) }
+	if _, err := table.Refresh(t.Context()); !errors.Is(err, ErrConflict) {
+		t.Fatalf("got %v", err)
+	}
+}
