@@ -89,7 +89,8 @@ func (b *batch) record(i int) []byte {
 // round is the records of all partitions.
 type round struct {
 	parts []batch
-	bytes int // of closed and open records
+	bytes int  // of closed and open records
+	torn  bool // it ends within a transaction
 }
 
 func newRound(partitions int) *round { return &round{parts: make([]batch, partitions)} }
@@ -98,7 +99,7 @@ func (r *round) reset() {
 	for i := range r.parts {
 		r.parts[i].reset()
 	}
-	r.bytes = 0
+	r.bytes, r.torn = 0, false
 }
 
 // watermark is a watermark as all partitions get it.
@@ -330,6 +331,7 @@ func (a *assembler) sealAll() {
 func (a *assembler) take(spare *round) *round {
 	a.sealAll()
 	r := a.round
+	r.torn = a.inTx && !a.skip
 	a.round = spare
 	return r
 }

@@ -45,29 +45,33 @@ func (w *batchWriter) reset() {
 // size bounds the batch so far, in bytes.
 func (w *batchWriter) size() int { return len(w.buf) }
 
-// add appends a record; key may be nil.
+// add appends a record. A nil key or value is none.
 func (w *batchWriter) add(key, value []byte) {
 	var framing [1 + 1 + binary.MaxVarintLen64 + binary.MaxVarintLen64]byte
 	f := append(framing[:0], 0, 0) // attributes, timestamp delta
 	f = binary.AppendVarint(f, int64(w.count))
-	if key == nil {
-		f = binary.AppendVarint(f, -1)
-	} else {
-		f = binary.AppendVarint(f, int64(len(key)))
-	}
-	size := len(f) + len(key) + varintSize(len(value)) + len(value) + 1
+	f = binary.AppendVarint(f, nullable(key))
+	size := len(f) + len(key) + varintSize(nullable(value)) + len(value) + 1
 	b := binary.AppendVarint(w.buf, int64(size))
 	b = append(b, f...)
 	b = append(b, key...)
-	b = binary.AppendVarint(b, int64(len(value)))
+	b = binary.AppendVarint(b, nullable(value))
 	b = append(b, value...)
 	w.buf = append(b, 0) // headers
 	w.count++
 }
 
-func varintSize(n int) int {
+// nullable is the length of b as Kafka writes it.
+func nullable(b []byte) int64 {
+	if b == nil {
+		return -1
+	}
+	return int64(len(b))
+}
+
+func varintSize(n int64) int {
 	var b [binary.MaxVarintLen64]byte
-	return binary.PutVarint(b[:], int64(n))
+	return binary.PutVarint(b[:], n)
 }
 
 // seal completes the batch and returns its bytes, valid until reset.

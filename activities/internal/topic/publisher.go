@@ -30,6 +30,10 @@ const (
 	fullEveryBytes = 64 << 20
 	fullEvery      = time.Hour
 
+	// An older publisher that was paused may still write up to what it held in
+	// memory, watermarks included; beyond twice that, this one is ahead of it.
+	aheadFactor = 2
+
 	batchSlack = batchHeader + recordFraming + 64
 )
 
@@ -69,6 +73,7 @@ type Publisher struct {
 	partitions int
 	maxBatch   int
 	streams    []StreamID
+	generation int64
 
 	mu sync.Mutex // guards what follows
 	a  *assembler
@@ -101,8 +106,11 @@ type Publisher struct {
 	writers   []*batchWriter
 	heads     [][]byte // the watermark's records, by partition
 	acked     []int64  // the last offset acknowledged, by partition
-	headAt    []int64  // where the last watermark was written, by partition
+	starts    []int64  // where the first record of the job was written, by partition
+	origin    *origin
+	sent      int // bytes of rounds
 	sinceFull int
+	seeded    bool
 	lastFull  time.Time
 	moved     bool // the topic has more than the last full watermark; guarded by mu
 }
@@ -160,7 +168,7 @@ func (c *Client) newPublisher(ctx context.Context, cfg PublisherConfig) (*Publis
 		spare:      newRound(partitions),
 		heads:      make([][]byte, partitions),
 		acked:      make([]int64, partitions),
-		headAt:     make([]int64, partitions),
+		starts:     make([]int64, partitions),
 	}
 	for range partitions {
 		w := &batchWriter{}
@@ -175,6 +183,9 @@ func (c *Client) newPublisher(ctx context.Context, cfg PublisherConfig) (*Publis
 	if p.schemas, err = c.LoadSchemas(ctx, cfg.Topic); err != nil {
 		return nil, err
 	}
+	if p.generation, err = p.schemas.claim(ctx); err != nil {
+		return nil, err
+	}
 	spans, err := c.spans(ctx, cfg.Topic, partitions)
 	if err != nil {
 		return nil, err
@@ -184,9 +195,12 @@ func (c *Client) newPublisher(ctx context.Context, cfg PublisherConfig) (*Publis
 		return nil, err
 	}
 	p.streams = streams
+	ends := make([]int64, partitions)
 	for i, s := range spans {
+		ends[i] = s.End
 		p.acked[i] = s.End - 1
 	}
+	p.origin = newOrigin(at, ends)
 	p.a.seed(at)
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.lastFull = time.Now()

@@ -15,10 +15,15 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// The schemas topic is compacted. Its keys are table/<oid>/<fingerprint>, with
-// a schemaRecord, and seed/<epoch>/<partition>, with a seedRecord.
+// The schemas topic is compacted. Its keys are
+//
+//	table/<oid>/<fingerprint>              a schemaRecord
+//	publisher                              a publisher's claim: its offset is
+//	                                       the publisher's generation
+//	seed/<epoch>/<partition>/<generation>  a seedRecord
 const (
 	tableKey = "table/"
+	claimKey = "publisher"
 	seedKey  = "seed/"
 )
 
@@ -28,11 +33,17 @@ type schemaRecord struct {
 	Table     *change.Table `json:"table"`
 }
 
-// seedRecord says where a full watermark is, so that a publisher need not look
-// for it.
+// seedRecord is a full watermark as a publisher wrote it, and from where a
+// later publisher has to read on. That of the latest generation counts: an
+// older publisher that was paused may write records, watermarks and seeds at
+// any time.
 type seedRecord struct {
-	Epoch     uint32 `json:"epoch"`
-	Partition int    `json:"partition"`
+	Epoch      uint32 `json:"epoch"`
+	Partition  int    `json:"partition"`
+	Generation int64  `json:"generation"`
+	// From is an offset before which the partition has neither a watermark that
+	// is further than this one nor a change beyond it.
+	From int64 `json:"from"`
 	// Offset is the watermark's.
 	Offset int64 `json:"offset"`
 	// Watermark is the record itself, which outlives the topic's retention.
@@ -40,7 +51,7 @@ type seedRecord struct {
 }
 
 func (s *seedRecord) key() string {
-	return seedKey + strconv.FormatUint(uint64(s.Epoch), 10) + "/" + strconv.Itoa(s.Partition)
+	return fmt.Sprintf("%s%d/%d/%d", seedKey, s.Epoch, s.Partition, s.Generation)
 }
 
 type shapeKey struct {
@@ -118,15 +129,14 @@ func (s *Schemas) add(_ int64, key, value []byte) error {
 			return fmt.Errorf("%w: schema %s is not complete", ErrRecord, k)
 		}
 		s.learn(r)
+	case strings.HasPrefix(k, seedKey) && len(value) == 0:
+		delete(s.seeds, k)
 	case strings.HasPrefix(k, seedKey):
 		var r seedRecord
 		if err := json.Unmarshal(value, &r); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrRecord, k, err)
 		}
-		// A publisher that was paused may write an older one late.
-		if r.Offset >= s.seeds[k].Offset {
-			s.seeds[k] = r
-		}
+		s.seeds[k] = r
 	}
 	return nil
 }
@@ -223,8 +233,28 @@ func (s *Schemas) write(ctx context.Context, key string, value any) error {
 	return s.c.produceAll(ctx, s.topic, []*parcel{{partition: 0, bytes: out}})
 }
 
-// writeSeeds says where full watermarks are.
-func (s *Schemas) writeSeeds(ctx context.Context, seeds []seedRecord) error {
+// claim writes that a publisher begins, and returns its generation, which is
+// above that of every one before it. What it says is read afterwards.
+func (s *Schemas) claim(ctx context.Context) (generation int64, err error) {
+	var w batchWriter
+	w.reset()
+	w.add([]byte(claimKey), []byte(time.Now().UTC().Format(time.RFC3339)))
+	out, err := w.seal(time.Now())
+	if err != nil {
+		return 0, err
+	}
+	x := &parcel{partition: 0, bytes: out}
+	if err := s.c.produceAll(ctx, s.topic, []*parcel{x}); err != nil {
+		return 0, fmt.Errorf("claim the topic: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return x.offset, s.readOn(ctx)
+}
+
+// writeSeeds replaces this publisher's seeds, and at its first time those of
+// the publishers before it.
+func (s *Schemas) writeSeeds(ctx context.Context, seeds []seedRecord, first bool) error {
 	var w batchWriter
 	w.reset()
 	for i := range seeds {
@@ -233,6 +263,17 @@ func (s *Schemas) writeSeeds(ctx context.Context, seeds []seedRecord) error {
 			return err
 		}
 		w.add([]byte(seeds[i].key()), b)
+	}
+	if first {
+		s.mu.Lock()
+		for k, r := range s.seeds {
+			// Those of older epochs tell that the epochs were, and the streams.
+			if r.Generation < seeds[0].Generation && r.Epoch == seeds[0].Epoch {
+				w.add([]byte(k), nil)
+				delete(s.seeds, k)
+			}
+		}
+		s.mu.Unlock()
 	}
 	out, err := w.seal(time.Now())
 	if err != nil {
@@ -245,21 +286,7 @@ func (s *Schemas) writeSeeds(ctx context.Context, seeds []seedRecord) error {
 // partition.
 func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, spans []Span) (*seeds, []StreamID, error) {
 	s.mu.Lock()
-	known := make([]*seedRecord, len(spans))
-	older := make([]*seedRecord, len(spans))
-	var err error
-	for _, r := range s.seeds {
-		switch {
-		case r.Epoch > epoch:
-			err = fenced(r.Epoch, epoch)
-		case r.Partition < 0 || r.Partition >= len(spans):
-			err = fmt.Errorf("%w: seed of partition %d", ErrRecord, r.Partition)
-		case r.Epoch == epoch:
-			known[r.Partition] = &r
-		case older[r.Partition] == nil || older[r.Partition].Epoch < r.Epoch:
-			older[r.Partition] = &r
-		}
-	}
+	known, err := chooseSeeds(s.seeds, epoch, len(spans))
 	s.mu.Unlock()
 	if err != nil {
 		return nil, nil, err
@@ -270,7 +297,7 @@ func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, spans [
 	var wg sync.WaitGroup
 	for p := range spans {
 		wg.Go(func() {
-			tails[p], streams[p], errs[p] = s.c.readTail(ctx, topic, epoch, p, spans[p], known[p], older[p])
+			tails[p], streams[p], errs[p] = s.c.readTail(ctx, topic, epoch, p, spans[p], known[p])
 		})
 	}
 	wg.Wait()
@@ -280,18 +307,34 @@ func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, spans [
 	return joinTails(tails), streams, nil
 }
 
-// readTail reads where an epoch stands in one partition. known is the epoch's
-// last seed, or nil when it wrote nothing but, perhaps, its first watermark;
-// older is the seed of an earlier epoch.
-func (c *Client) readTail(ctx context.Context, topic string, epoch uint32, partition int, span Span, known, older *seedRecord) (*tail, StreamID, error) {
+// chooseSeeds returns for each partition the seed of the latest epoch and
+// generation, nil where there is none. [ErrFenced] when an epoch beyond epoch
+// has begun.
+func chooseSeeds(all map[string]seedRecord, epoch uint32, partitions int) ([]*seedRecord, error) {
+	chosen := make([]*seedRecord, partitions)
+	for _, r := range all {
+		if r.Epoch > epoch {
+			return nil, fenced(r.Epoch, epoch)
+		}
+		if r.Partition < 0 || r.Partition >= partitions {
+			return nil, fmt.Errorf("%w: seed of partition %d", ErrRecord, r.Partition)
+		}
+		c := chosen[r.Partition]
+		if c == nil || c.Epoch < r.Epoch || c.Epoch == r.Epoch && c.Generation < r.Generation {
+			chosen[r.Partition] = &r
+		}
+	}
+	return chosen, nil
+}
+
+// readTail reads where an epoch stands in one partition. seed is what is known
+// of it, or of an older epoch; then this one wrote nothing but, perhaps, its
+// first watermark.
+func (c *Client) readTail(ctx context.Context, topic string, epoch uint32, partition int, span Span, seed *seedRecord) (*tail, StreamID, error) {
 	t := newTail(epoch)
 	stream, err := c.firstStream(ctx, topic, partition, span)
 	if err != nil {
 		return nil, stream, err
-	}
-	seed := known
-	if seed == nil {
-		seed = older
 	}
 	if seed == nil {
 		if stream == (StreamID{}) {
@@ -307,19 +350,20 @@ func (c *Client) readTail(ctx context.Context, topic string, epoch uint32, parti
 		return nil, stream, fmt.Errorf("%w: topic %q partition %d", ErrStreamChanged, topic, partition)
 	}
 	stream = r.Stream
-	if known == nil {
+	if seed.Epoch != epoch {
 		return t, stream, nil
 	}
-	if span.Earliest > seed.Offset+1 {
+	if span.Earliest > max(seed.From, seed.Offset+1) {
 		return nil, stream, fmt.Errorf("%w: topic %q partition %d begins at offset %d, needed is %d", ErrTailLost, topic, partition, span.Earliest, seed.Offset+1)
 	}
 	if err := t.add(&r); err != nil {
 		return nil, stream, err
 	}
-	err = c.scan(ctx, topic, partition, seed.Offset+1, span.End, func(_ int64, _, value []byte) error {
+	err = c.scan(ctx, topic, partition, max(seed.From, span.Earliest), span.End, func(offset int64, _, value []byte) error {
 		if err := r.parse(value); err != nil {
 			return err
 		}
+		r.Offset = offset
 		return t.add(&r)
 	})
 	return t, stream, err

@@ -2,6 +2,7 @@ package topic
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/millrace-io/millrace/activities/change"
 )
@@ -11,6 +12,8 @@ type seeds struct {
 	lsn, end change.LSN
 	micros   int64
 	tables   map[uint32]seedTable
+	// from is, by partition, the offset of the first change beyond lsn, or -1.
+	from []int64
 }
 
 type seedTable struct {
@@ -27,6 +30,13 @@ type tail struct {
 	epoch  uint32
 	mark   Watermark
 	tables map[uint32]*tailTable
+	beyond []beyond
+}
+
+// beyond is a data record that ends beyond the watermarks so far.
+type beyond struct {
+	offset int64
+	lsn    change.LSN
 }
 
 type tailTable struct {
@@ -58,7 +68,7 @@ func (t *tail) add(r *Record) error {
 			return fenced(r.Data.Last.Epoch, t.epoch)
 		}
 		if r.Data.Last.Epoch == t.epoch {
-			t.data(&r.Data)
+			t.data(r.Offset, &r.Data)
 		}
 	}
 	return nil
@@ -85,10 +95,16 @@ func (t *tail) watermark(w *Watermark) error {
 	}
 	t.mark = *w
 	t.mark.Tables = nil
-	for _, s := range t.tables {
-		s.prune(w.LSN)
-	}
+	t.prune(w.LSN)
 	return nil
+}
+
+// prune forgets what only matters beyond lsn.
+func (t *tail) prune(lsn change.LSN) {
+	for _, s := range t.tables {
+		s.prune(lsn)
+	}
+	t.beyond = slices.DeleteFunc(t.beyond, func(b beyond) bool { return b.lsn <= lsn })
 }
 
 // prune keeps, of the transactions up to lsn, the last.
@@ -101,7 +117,10 @@ func (s *tailTable) prune(lsn change.LSN) {
 	s.ends = s.ends[n:]
 }
 
-func (t *tail) data(d *Data) {
+func (t *tail) data(offset int64, d *Data) {
+	if d.Last.CommitLSN > t.mark.LSN {
+		t.beyond = append(t.beyond, beyond{offset, d.Last.CommitLSN})
+	}
 	s := t.table(d.OID)
 	if !s.last.Before(d.Last) {
 		return
@@ -135,10 +154,65 @@ func joinTails(tails []*tail) *seeds {
 		}
 	}
 	for i, t := range tails {
+		t.prune(all.lsn)
+		all.from = append(all.from, -1)
+		if len(t.beyond) > 0 {
+			all.from[i] = t.beyond[0].offset
+		}
 		for oid, s := range t.tables {
-			s.prune(all.lsn)
 			all.tables[oid] = seedTable{partition: i, last: s.last, complete: s.named}
 		}
 	}
 	return all
+}
+
+// origin knows from where a later publisher has to read: before it, there is
+// neither a change beyond this publisher's last watermark nor a watermark that
+// is further.
+type origin struct {
+	// opening is where this publisher began, by partition. It holds for as long
+	// as an older one may be ahead.
+	opening []int64
+	// open is where the records of a transaction that is not complete begin, or
+	// -1.
+	open []int64
+}
+
+// newOrigin takes what a publisher found, and the ends of its partitions.
+func newOrigin(found *seeds, ends []int64) *origin {
+	o := &origin{}
+	for i, end := range ends {
+		if found.from[i] >= 0 {
+			end = found.from[i]
+		}
+		o.opening = append(o.opening, end)
+		o.open = append(o.open, -1)
+	}
+	return o
+}
+
+// delivered follows a round; starts has the offset of its first record in each
+// partition, or where that would have been.
+func (o *origin) delivered(torn bool, starts []int64) {
+	for i := range o.open {
+		switch {
+		case !torn:
+			o.open[i] = -1
+		case o.open[i] < 0:
+			o.open[i] = starts[i]
+		}
+	}
+}
+
+// from returns where to read on behind a watermark of partition i at offset
+// head, which covers the rounds delivered. ahead tells that this publisher is
+// ahead of all others.
+func (o *origin) from(i int, head int64, ahead bool) int64 {
+	switch {
+	case !ahead:
+		return o.opening[i]
+	case o.open[i] >= 0:
+		return o.open[i]
+	}
+	return head
 }

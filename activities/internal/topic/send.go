@@ -113,6 +113,7 @@ func (p *Publisher) takeRound(now time.Time) job {
 	p.spare = nil
 	j.round = p.a.take(spare)
 	p.sinceFull += j.round.bytes
+	p.sent += j.round.bytes
 	if full := p.fullDue(now); full || p.a.dirty {
 		j.after = p.watermark(full, now)
 	}
@@ -158,6 +159,9 @@ func (p *Publisher) send(j job) error {
 			}
 		}
 	}
+	if j.round != nil {
+		p.origin.delivered(j.round.torn, p.starts)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stats.WaitingSince = time.Time{}
@@ -181,15 +185,27 @@ func (p *Publisher) send(j job) error {
 func (p *Publisher) writeSeeds() error {
 	seeds := make([]seedRecord, p.partitions)
 	for i := range seeds {
-		seeds[i] = seedRecord{Epoch: p.cfg.Epoch, Partition: i, Offset: p.headAt[i], Watermark: p.heads[i]}
+		seeds[i] = seedRecord{
+			Epoch:      p.cfg.Epoch,
+			Partition:  i,
+			Generation: p.generation,
+			From:       p.origin.from(i, p.starts[i], p.sent > aheadFactor*p.cfg.MaxInFlight),
+			Offset:     p.starts[i],
+			Watermark:  p.heads[i],
+		}
 	}
-	return p.schemas.writeSeeds(p.ctx, seeds)
+	first := !p.seeded
+	p.seeded = true
+	return p.schemas.writeSeeds(p.ctx, seeds, first)
 }
 
 // deliver sends the heads and a round, which may be nil, in as many requests
 // as it takes, one after another for each partition.
 func (p *Publisher) deliver(r *round) error {
 	sent := make([]int, p.partitions) // records of the round
+	for i, at := range p.acked {
+		p.starts[i] = at + 1
+	}
 	for first := true; ; first = false {
 		var parcels []*parcel
 		var counts []int
@@ -293,7 +309,7 @@ func (p *Publisher) acknowledged(parcels []*parcel, counts []int, first bool) er
 		}
 		p.acked[x.partition] = x.offset + int64(counts[k]) - 1
 		if first {
-			p.headAt[x.partition] = x.offset
+			p.starts[x.partition] = x.offset
 		}
 		p.stats.Records += int64(counts[k])
 		p.stats.Bytes += int64(len(x.bytes))

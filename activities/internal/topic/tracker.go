@@ -248,12 +248,16 @@ func (t *Tracker) checkStream(r *Record) error {
 	return nil
 }
 
-// OnMarker takes a marker.
+// OnMarker takes a marker. That of an ended epoch is passed over: whether
+// everything before it was applied cannot be told.
 func (t *Tracker) OnMarker(r *Record) {
 	if r.Offset < t.next {
 		return
 	}
 	t.next = r.Offset + 1
+	if r.Marker.Position.Epoch < t.epoch {
+		return
+	}
 	t.markers = append(t.markers, pendingMarker{Marker: r.Marker, offset: r.Offset})
 }
 
@@ -314,6 +318,8 @@ func (t *Tracker) advance(r *Record) {
 
 // endEpoch discards what never became complete in the epoch that ends.
 func (t *Tracker) endEpoch(offset int64, out *Outcome) {
+	// Whether everything before these was applied cannot be told any more.
+	t.markers = slices.DeleteFunc(t.markers, func(m pendingMarker) bool { return t.seen.Before(m.Position) })
 	// The epoch is over: what another transaction of its table follows is
 	// complete, even if no watermark came.
 	t.seen = endOf(t.epoch, math.MaxUint64)
