@@ -12,8 +12,10 @@ type seeds struct {
 	lsn, end change.LSN
 	micros   int64
 	tables   map[uint32]seedTable
-	// from is, by partition, the offset of the first change beyond lsn, or -1.
-	from []int64
+	// from is, by partition, the offset of the first change beyond lsn, or -1;
+	// until is the last commit of such a change.
+	from  []int64
+	until change.LSN
 }
 
 type seedTable struct {
@@ -159,6 +161,9 @@ func joinTails(tails []*tail) *seeds {
 		if len(t.beyond) > 0 {
 			all.from[i] = t.beyond[0].offset
 		}
+		for _, b := range t.beyond {
+			all.until = max(all.until, b.lsn)
+		}
 		for oid, s := range t.tables {
 			all.tables[oid] = seedTable{partition: i, last: s.last, complete: s.named}
 		}
@@ -173,6 +178,8 @@ type origin struct {
 	// opening is where this publisher began, by partition. It holds for as long
 	// as an older one may be ahead.
 	opening []int64
+	// until is the last commit of the changes that were there already.
+	until change.LSN
 	// open is where the records of a transaction that is not complete begin, or
 	// -1.
 	open []int64
@@ -180,7 +187,7 @@ type origin struct {
 
 // newOrigin takes what a publisher found, and the ends of its partitions.
 func newOrigin(found *seeds, ends []int64) *origin {
-	o := &origin{}
+	o := &origin{until: found.until}
 	for i, end := range ends {
 		if found.from[i] >= 0 {
 			end = found.from[i]
@@ -204,12 +211,12 @@ func (o *origin) delivered(torn bool, starts []int64) {
 	}
 }
 
-// from returns where to read on behind a watermark of partition i at offset
-// head, which covers the rounds delivered. ahead tells that this publisher is
-// ahead of all others.
-func (o *origin) from(i int, head int64, ahead bool) int64 {
+// from returns where to read on behind a watermark at lsn, in partition i at
+// offset head, which covers the rounds delivered. ahead tells that this
+// publisher is ahead of all others.
+func (o *origin) from(i int, head int64, lsn change.LSN, ahead bool) int64 {
 	switch {
-	case !ahead:
+	case !ahead || lsn < o.until:
 		return o.opening[i]
 	case o.open[i] >= 0:
 		return o.open[i]

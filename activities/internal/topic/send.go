@@ -154,7 +154,7 @@ func (p *Publisher) send(j job) error {
 		p.durable.Store(uint64(max(j.mark.EndLSN, change.LSN(p.durable.Load()))))
 		p.markedAt = now
 		if j.mark.Full {
-			if err := p.writeSeeds(); err != nil {
+			if err := p.writeSeeds(j.mark.LSN); err != nil {
 				return err
 			}
 		}
@@ -181,15 +181,15 @@ func (p *Publisher) send(j job) error {
 	return nil
 }
 
-// writeSeeds tells publishers to come where the full watermark is.
-func (p *Publisher) writeSeeds() error {
+// writeSeeds tells publishers to come where the full watermark at lsn is.
+func (p *Publisher) writeSeeds(lsn change.LSN) error {
 	seeds := make([]seedRecord, p.partitions)
 	for i := range seeds {
 		seeds[i] = seedRecord{
 			Epoch:      p.cfg.Epoch,
 			Partition:  i,
 			Generation: p.generation,
-			From:       p.origin.from(i, p.starts[i], p.sent > aheadFactor*p.cfg.MaxInFlight),
+			From:       p.origin.from(i, p.starts[i], lsn, p.sent > aheadFactor*p.cfg.MaxInFlight),
 			Offset:     p.starts[i],
 			Watermark:  p.heads[i],
 		}

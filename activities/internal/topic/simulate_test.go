@@ -354,7 +354,7 @@ func (p *simPublisher) finish() {
 		if j.mark.Full {
 			ahead := len(p.w.publishers) == 1 && p.w.publishers[0] == p && p.a.mark.LSN >= p.w.furthest[p.epoch]
 			for i := range j.heads {
-				s := seedRecord{Epoch: p.epoch, Partition: i, Generation: p.generation, From: p.origin.from(i, j.starts[i], ahead), Offset: j.starts[i], Watermark: j.heads[i]}
+				s := seedRecord{Epoch: p.epoch, Partition: i, Generation: p.generation, From: p.origin.from(i, j.starts[i], j.mark.LSN, ahead), Offset: j.starts[i], Watermark: j.heads[i]}
 				p.w.seeds[s.key()] = s
 			}
 		}
