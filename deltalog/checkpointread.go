@@ -177,7 +177,7 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 				SchemaString: text.string(), PartitionColumns: columns.strings(), Configuration: plain(config.strings()),
 			}
 			m.CreatedTime, _ = created.int()
-			if m.SchemaString == "" {
+			if m.ID == "" {
 				return nil
 			}
 			return &actionJSON{Metadata: m}

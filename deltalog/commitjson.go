@@ -205,7 +205,10 @@ func (m *metadataJSON) metadata() (*Metadata, error) {
 	if m.Format.Provider != "" && m.Format.Provider != "parquet" {
 		return nil, fmt.Errorf("metaData: %w: data files of format %q", ErrUnsupported, m.Format.Provider)
 	}
-	s, err := schema.Parse([]byte(m.SchemaString))
+	s, err := &schema.Schema{}, error(nil)
+	if m.SchemaString != "" { // the protocol has it, tables without columns do not
+		s, err = schema.Parse([]byte(m.SchemaString))
+	}
 	switch {
 	case errors.Is(err, schema.ErrUnsupported):
 		return nil, fmt.Errorf("metaData: %w: %w", ErrUnsupported, err)

@@ -88,7 +88,9 @@ var intBits = map[schema.Kind]int{schema.Byte: 8, schema.Short: 16, schema.Integ
 
 func errValue(t schema.Type) error { return fmt.Errorf("it is no %s", t) }
 
-// partitionTimes are the forms of timestamps: with a zone, or in UTC.
+// partitionTimes are the forms of timestamps: in UTC, as the protocol asks, or
+// without a zone. Old writers meant their own zone by that, which the log does
+// not tell; it is read as UTC.
 var partitionTimes = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999", time.DateOnly}
 
 func parsePartitionTime(v string) (int64, error) {
