@@ -1,0 +1,75 @@
+package pgsource
+
+import "strings"
+
+// matches tells whether the table schema.name is chosen by patterns such as
+// public.* and !public.audit_*: the last pattern that fits decides. In a pattern
+// * stands for any run of characters and ? for one. Tables of the system are
+// never chosen.
+func matches(patterns []string, schema, name string) bool {
+	if system(schema) {
+		return false
+	}
+	chosen := false
+	for _, p := range patterns {
+		p, excluded := strings.CutPrefix(p, "!")
+		if fits(p, schema, name) {
+			chosen = !excluded
+		}
+	}
+	return chosen
+}
+
+// system tells that a schema belongs to PostgreSQL or to an extension of it
+// whose tables are not data.
+func system(schema string) bool {
+	return strings.HasPrefix(schema, "pg_") || schema == "information_schema"
+}
+
+// fits tells whether a pattern names a table. Names may hold dots themselves, so
+// every dot of the pattern is tried as the one between schema and name.
+func fits(pattern, schema, name string) bool {
+	for i := range len(pattern) {
+		if pattern[i] == '.' && glob(pattern[:i], schema) && glob(pattern[i+1:], name) {
+			return true
+		}
+	}
+	return false
+}
+
+// glob matches the whole of s. On a mismatch it goes back to the last star
+// alone, which makes it at worst quadratic.
+func glob(pattern, s string) bool {
+	p, i := 0, 0
+	star, resume := -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, resume = p, i
+			p++
+		case p < len(pattern) && pattern[p] == '?':
+			p++
+			i += runeLen(s[i:])
+		case p < len(pattern) && pattern[p] == s[i]:
+			p++
+			i++
+		case star >= 0:
+			resume += runeLen(s[resume:])
+			p, i = star+1, resume
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// runeLen is the length of the first character of s, of a byte where it is no
+// UTF-8.
+func runeLen(s string) int {
+	for i := range s {
+		if i > 0 {
+			return i
+		}
+	}
+	return len(s)
+}
