@@ -52,6 +52,9 @@ type Database struct {
 	// the oldest change that is not in the lake yet. Nil where nobody reports.
 	LagBytes   *int64   `json:"lag_bytes"`
 	LagSeconds *float64 `json:"lag_seconds"`
+	// RowsStreamed counts the changes committed since the commit lane's activity
+	// began; null where no lane reports.
+	RowsStreamed *int64 `json:"rows_streamed"`
 	// AgeSeconds is how old this status is. Zero where the workflow answered;
 	// where no worker let it, this is what Temporal alone knows.
 	AgeSeconds float64  `json:"age_seconds"`
@@ -382,6 +385,7 @@ func (p *progress) into(db *Database, silence time.Duration, now time.Time) {
 	}
 	if p.commit != nil {
 		lag(p.commit.LagSeconds, p.committed)
+		db.RowsStreamed = &p.commit.Rows
 		db.Workers = append(db.Workers, p.commit.Worker)
 	}
 	slices.Sort(db.Workers)
