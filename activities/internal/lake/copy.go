@@ -19,7 +19,11 @@ import (
 func (m *Mirror) BeginCopy(ctx context.Context, c Copy) (incarnation int64, err error) {
 	v, err := m.history.refresh(ctx)
 	for ; err == nil; v, err = m.history.refresh(ctx) {
-		if v.copy.ID == c.ID {
+		if v.copy.is(c.ID) {
+			break
+		}
+		if c.ID == "" || c.Chunks < 0 {
+			err = fmt.Errorf("copy %q of %d chunks: it needs a name, and chunks or none", c.ID, c.Chunks)
 			break
 		}
 		var won bool
@@ -135,7 +139,7 @@ func (m *Mirror) writeChunk(ctx context.Context, copyID string, chunk int, rows 
 // chunkState tells whether a chunk is done already, or must not be.
 func (m *Mirror) chunkState(v *view, copyID string, chunk int) (done bool, err error) {
 	switch {
-	case v.copy.ID != copyID:
+	case !v.copy.is(copyID):
 		return false, fmt.Errorf("copy %s: %w: it is %s", copyID, ErrCopyGone, v.copy.ID)
 	case v.copy.OID != m.shape.OID:
 		return false, fmt.Errorf("copy %s: %w: it is of another table of that name", copyID, ErrCopyGone)
@@ -318,7 +322,7 @@ func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error {
 func (m *Mirror) finishCopy(ctx context.Context, v *view, copyID string) (done bool, err error) {
 	c := v.copy
 	switch {
-	case c.ID != copyID:
+	case !c.is(copyID):
 		return false, fmt.Errorf("%w: it is %s", ErrCopyGone, c.ID)
 	case c.Finished:
 		return true, nil

@@ -83,6 +83,9 @@ type copyState struct {
 	Finished bool `json:"finished,omitempty"`
 }
 
+// is tells whether this is the copy called id. No copy has no name.
+func (c *copyState) is(id string) bool { return id != "" && c.ID == id }
+
 // start is the position of the copied rows.
 func (c *copyState) start() change.Position {
 	return change.Position{Epoch: c.Epoch, CommitLSN: c.Cut}

@@ -299,12 +299,31 @@ type faults struct {
 	after int // operations until the crash; 0 means none
 	late  bool
 	dead  bool
+
+	// meanwhile happens once, after so many writes.
+	meanwhile func()
+	writes    int
 }
 
 func (f *faults) set(after int, late bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.after, f.late, f.dead = after, late, false
+	f.after, f.late, f.dead, f.meanwhile = after, late, false, nil
+}
+
+// between returns what is to happen at this write, if anything.
+func (f *faults) between() func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.meanwhile == nil || f.dead {
+		return nil
+	}
+	if f.writes--; f.writes > 0 {
+		return nil
+	}
+	m := f.meanwhile
+	f.meanwhile = nil
+	return m
 }
 
 func (f *faults) isDead() bool {
@@ -316,6 +335,12 @@ func (f *faults) isDead() bool {
 // hit panics in writes, which the process's own goroutine does, and fails in
 // reads, which others may do.
 func (f *faults) hit(op storetest.Op, late bool) error {
+	reads := op == storetest.Get || op == storetest.OpenRange || op == storetest.List
+	if !reads && !late {
+		if m := f.between(); m != nil {
+			m()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.dead && f.after > 0 && f.late == late {
@@ -325,7 +350,7 @@ func (f *faults) hit(op storetest.Op, late bool) error {
 	switch {
 	case !f.dead:
 		return nil
-	case op == storetest.Get || op == storetest.OpenRange || op == storetest.List:
+	case reads:
 		return store.ErrNotExist // which nobody waits for to pass
 	}
 	panic(errCrash)
@@ -357,7 +382,7 @@ func (w *worker) stop() {
 func (w *worker) run(step func() error) (crashed bool, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			if r != any(errCrash) {
+			if r != any(errCrash) && !w.faults.isDead() {
 				panic(r)
 			}
 			crashed, err = true, nil
@@ -406,8 +431,16 @@ func (w *world) close() {
 // somewhere in it or not.
 func (w *world) do(k *worker, mayCrash bool, step func() error) {
 	k.faults.set(0, false)
-	if mayCrash && rapid.IntRange(0, 2).Draw(w.t, "crash") == 0 {
-		k.faults.set(rapid.IntRange(1, 25).Draw(w.t, "at operation"), rapid.Bool().Draw(w.t, "after it"))
+	if mayCrash && rapid.IntRange(0, 4).Draw(w.t, "crash") == 0 {
+		k.faults.set(rapid.IntRange(1, 12).Draw(w.t, "at operation"), rapid.Bool().Draw(w.t, "after it"))
+	}
+	if mayCrash && rapid.IntRange(0, 3).Draw(w.t, "interleave") == 0 {
+		other := w.workers[0]
+		if other == k {
+			other = w.workers[1]
+		}
+		k.faults.writes = rapid.IntRange(1, 5).Draw(w.t, "at write")
+		k.faults.meanwhile = func() { w.act(other, false) }
 	}
 	crashed, err := k.run(func() error {
 		if k.mirror == nil {
@@ -443,13 +476,14 @@ func (w *world) stream(k *worker, most int) func() error {
 		from = max(from-rapid.IntRange(0, 2).Draw(w.t, "again"), 0)
 		txns := w.source.txns[from:]
 		txns = txns[:min(len(txns), most)]
+		spills := rapid.IntRange(0, 2).Draw(w.t, "spills") == 0
 		var upTo change.Position
 		for _, t := range txns {
 			for _, ev := range t.events {
 				if err := b.Append(ev); err != nil {
 					return err
 				}
-				if rapid.IntRange(0, 5).Draw(w.t, "spill") == 0 {
+				if spills && rapid.IntRange(0, 3).Draw(w.t, "spill") == 0 {
 					if err := m.Stage(w.ctx, b); err != nil {
 						return err
 					}
@@ -462,6 +496,9 @@ func (w *world) stream(k *worker, most int) func() error {
 		_, err = m.Commit(w.ctx, b, upTo)
 		if err == nil && m.Applied().Before(before) {
 			w.t.Fatalf("history went back from %s to %s", before, m.Applied())
+		}
+		if err == nil && before.Before(m.Applied()) && !k.faults.isDead() {
+			w.checkInStep()
 		}
 		return err
 	}
@@ -504,31 +541,90 @@ func (w *world) writeChunk(k *worker, id string, chunk int) func() error {
 // step does something at random.
 func (w *world) step() {
 	k := rapid.SampledFrom(w.workers).Draw(w.t, "worker")
-	ids := slices.Sorted(maps.Keys(w.copies))
-	switch rapid.IntRange(0, 11).Draw(w.t, "step") {
-	case 0, 1, 2:
+	switch rapid.IntRange(0, 7).Draw(w.t, "step") {
+	case 0, 1:
 		w.source.commit(w.t)
-	case 3, 4, 5:
-		w.do(k, true, w.stream(k, rapid.IntRange(1, 4).Draw(w.t, "transactions")))
-	case 6:
-		if len(ids) < 3 {
-			w.do(k, true, w.beginCopy(k))
-		}
-	case 7, 8:
-		if len(ids) > 0 {
-			w.do(k, true, w.writeChunk(k, rapid.SampledFrom(ids).Draw(w.t, "copy"), rapid.IntRange(0, chunks-1).Draw(w.t, "chunk")))
-		}
-	case 9:
-		if len(ids) > 0 {
-			id := rapid.SampledFrom(ids).Draw(w.t, "copy")
-			w.do(k, true, func() error { return k.mirror.FinishCopy(w.ctx, id) })
-		}
-	case 10:
-		w.do(k, true, func() error { _, err := k.mirror.CatchUp(w.ctx, rapid.IntRange(1, 5).Draw(w.t, "rows")); return err })
-	case 11:
+	case 2:
 		k.stop()
+	case 3:
+		if len(w.copies) < 4 {
+			w.wholeCopy(k)
+		}
+	case 4:
+		// Changes are written as they come.
+		for range rapid.IntRange(1, 3).Draw(w.t, "commits") {
+			w.source.commit(w.t)
+			w.do(k, true, w.stream(k, 2))
+		}
+	default:
+		w.act(k, true)
 	}
 	w.checkLatest()
+}
+
+// act does one call of the lake.
+func (w *world) act(k *worker, mayCrash bool) {
+	ids := slices.Sorted(maps.Keys(w.copies))
+	switch rapid.IntRange(0, 6).Draw(w.t, "act") {
+	case 0, 1:
+		w.do(k, mayCrash, w.stream(k, rapid.IntRange(1, 4).Draw(w.t, "transactions")))
+	case 2:
+		if len(ids) < 3 {
+			w.do(k, mayCrash, w.beginCopy(k))
+		}
+	case 3:
+		if len(ids) > 0 {
+			w.do(k, mayCrash, w.writeChunk(k, rapid.SampledFrom(ids).Draw(w.t, "copy"), rapid.IntRange(0, chunks-1).Draw(w.t, "chunk")))
+		}
+	case 4:
+		if len(ids) > 0 {
+			id := rapid.SampledFrom(ids).Draw(w.t, "copy")
+			w.do(k, mayCrash, func() error { return k.mirror.FinishCopy(w.ctx, id) })
+		}
+	default:
+		w.do(k, mayCrash, w.catchUp(k))
+	}
+}
+
+func (w *world) catchUp(k *worker) func() error {
+	return func() error {
+		done, err := k.mirror.CatchUp(w.ctx, rapid.IntRange(1, 8).Draw(w.t, "rows"))
+		if err == nil && done && !k.faults.isDead() {
+			w.checkInStep()
+		}
+		return err
+	}
+}
+
+// checkInStep makes sure that a live latest has all that history has.
+func (w *world) checkInStep() {
+	if w.source.kind.identity == change.IdentityNone {
+		return
+	}
+	hv, err := newView(w.open("history"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lv, err := newView(w.open("latest"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if lv.follows(hv) && lv.position.Before(hv.position) {
+		w.t.Fatalf("latest is live at %s, history at %s", lv.position, hv.position)
+	}
+}
+
+// wholeCopy copies the table with whatever else happens between the steps left
+// out, and crashes left in.
+func (w *world) wholeCopy(k *worker) {
+	w.do(k, true, w.beginCopy(k))
+	id := w.current
+	for i := range chunks {
+		w.do(k, true, w.writeChunk(k, id, i))
+	}
+	w.do(k, true, func() error { return k.mirror.FinishCopy(w.ctx, id) })
+	w.do(k, true, w.stream(k, 10))
+	w.do(k, true, w.catchUp(k))
 }
 
 // open returns a snapshot of one of the lake's tables, or nil.
