@@ -37,7 +37,7 @@ func (e *edge) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActiv
 	}
 	f := Classify(err)
 	return nil, temporal.NewApplicationErrorWithOptions(f.Reason.Message, string(f.Reason.Code), temporal.ApplicationErrorOptions{
-		NonRetryable: f.Park,
+		NonRetryable: f.Park || f.Anew,
 		Details:      []any{f},
 	})
 }

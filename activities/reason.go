@@ -31,4 +31,7 @@ type Failure struct {
 	Park bool `json:"park,omitempty"`
 	// Database tells that it concerns the whole database, not one table.
 	Database bool `json:"database,omitempty"`
+	// Anew tells that this step cannot succeed by being repeated: its caller
+	// has to begin again further up.
+	Anew bool `json:"anew,omitempty"`
 }

@@ -147,7 +147,8 @@ func (c *copier) underOneCut(ctx workflow.Context) error {
 				}
 			}
 			done[t.OID] = true
-			c.report(ctx, activities.TablesChanged{Tables: []activities.TableChange{*change}})
+			told, _ := workflow.NewDisconnectedContext(work)
+			c.report(told, activities.TablesChanged{Tables: []activities.TableChange{*change}})
 		})
 	}
 	_ = workflow.Await(ctx, func() bool { return finished == len(tables) || h.ended.IsReady() })

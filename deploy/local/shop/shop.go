@@ -218,12 +218,12 @@ func (w *worker) step(ctx context.Context, conn *pgx.Conn) (rows int64, err erro
 		exec(`WITH o AS (DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE customer_id = $1 LIMIT 1) RETURNING id)
 			DELETE FROM order_lines WHERE order_id IN (SELECT id FROM o)`, customer)
 	case n < 64: // a primary key changes
-		exec(`UPDATE products SET sku = sku || '-' || $2::text WHERE sku = $1`, fmt.Sprintf("SKU-%d", 1+r.IntN(2000)), w.next)
+		exec(`UPDATE products SET sku = sku || '-' || $2::int WHERE sku = $1`, fmt.Sprintf("SKU-%d", 1+r.IntN(2000)), w.next)
 		exec(`UPDATE documents SET id = $2 WHERE id = $1`, 1+r.IntN(200), 1000+w.next*w.of+w.id)
 	case n < 74: // large text stays where it is, or changes
 		exec(`UPDATE documents SET revision = revision + 1 WHERE id = $1`, 1+r.IntN(200))
 		if r.IntN(3) == 0 {
-			exec(`UPDATE documents SET body = repeat(md5($2::text), 150) WHERE id = $1`, 1+r.IntN(200), w.next)
+			exec(`UPDATE documents SET body = repeat(md5($2::int::text), 150) WHERE id = $1`, 1+r.IntN(200), w.next)
 		}
 	case n < 82: // equal rows, and rows without a key that go
 		exec(`INSERT INTO event_log VALUES (date_trunc('minute', now()), 'ping', NULL), (date_trunc('minute', now()), 'ping', NULL)`)
@@ -234,7 +234,7 @@ func (w *worker) step(ctx context.Context, conn *pgx.Conn) (rows int64, err erro
 		exec(`SAVEPOINT a`)
 		exec(`UPDATE customers SET name = 'Undone' WHERE id < 50`)
 		exec(`ROLLBACK TO SAVEPOINT a`)
-		exec(`UPDATE customers SET name = 'Done ' || $2::text WHERE id = $1`, customer, w.next)
+		exec(`UPDATE customers SET name = 'Done ' || $2::int WHERE id = $1`, customer, w.next)
 	case n < 98: // all of it undone
 		exec(`INSERT INTO orders (customer_id, status, total) VALUES ($1, 'undone', 1)`, customer)
 		exec(`DELETE FROM carts`)
