@@ -151,13 +151,13 @@ func sameSource(ctx context.Context, sql *pgsource.DB, id string, timeline int32
 	return now.Same(id, timeline)
 }
 
-// blocking joins the problems that stand in the way into one error with the
-// first one's code and everybody's remedies.
+// blocking joins the problems that stand in the way of the whole database into
+// one error, with the first one's code and everybody's remedies.
 func blocking(problems []pgsource.Problem) error {
 	var first *pgsource.Problem
 	var sentences, remedies []string
 	for i := range problems {
-		if p := &problems[i]; p.Blocking {
+		if p := &problems[i]; p.Blocking && p.Table == "" {
 			if first == nil {
 				first = p
 			}
@@ -397,12 +397,8 @@ func CheckSource(ctx context.Context, db fleet.Database) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, odd, err := sql.Tables(ctx, db.Tables)
-	if err != nil && len(problems) == 0 {
-		return nil, err
-	}
 	var out []Problem
-	for _, p := range append(problems, odd...) {
+	for _, p := range problems {
 		out = append(out, Problem{Code: Code(p.Code), Table: p.Table, Sentence: p.Sentence, Remedy: p.Remedy, Blocking: p.Blocking})
 	}
 	return out, nil
