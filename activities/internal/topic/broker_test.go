@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,11 +13,20 @@ import (
 	"github.com/millrace-io/millrace/deploy/local"
 )
 
+// brokers returns the shared broker, or those that TOPIC_TEST_BROKERS names:
+// any cluster on loopback will do.
+func brokers(t testing.TB) []string {
+	t.Helper()
+	if b := os.Getenv("TOPIC_TEST_BROKERS"); b != "" {
+		return strings.Split(b, ",")
+	}
+	return local.SharedKafka(t).Brokers
+}
+
 // openClient connects to the shared broker.
 func openClient(t testing.TB) *Client {
 	t.Helper()
-	k := local.SharedKafka(t)
-	c, err := Open(Config{Brokers: k.Brokers, AllowInsecure: true})
+	c, err := Open(Config{Brokers: brokers(t), AllowInsecure: true})
 	if err != nil {
 		t.Fatal(err)
 	}

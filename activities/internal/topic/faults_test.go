@@ -148,7 +148,7 @@ func TestReaderSaysWhichOffsetsAreKept(t *testing.T) {
 		t.Errorf("went on at offset %d", at)
 	}
 
-	deleteRecords(t, local.SharedKafka(t).Brokers[0], name, 8)
+	deleteRecords(t, brokers(t)[0], name, 8)
 	_, err = c.Reader(t.Context(), ReaderConfig{Topic: name, From: map[int]int64{0: 2}})
 	if !errors.Is(err, ErrOffsetLost) {
 		t.Errorf("before the beginning: %v", err)

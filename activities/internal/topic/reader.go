@@ -14,6 +14,9 @@ const (
 	defaultMinBytes = 64 << 10
 	defaultMaxWait  = 100 * time.Millisecond
 	defaultMaxBytes = 4 << 20
+	// A partition that had nothing is waited on for longer: the first record
+	// ends the wait.
+	idleWait = time.Second
 )
 
 // ReaderConfig says what to read.
@@ -56,7 +59,8 @@ type partReader struct {
 	partition int
 	free      chan *answer // two answers go round
 	seek      chan int64
-	turn      uint64 // counts seeks; the reading goroutine's
+	turn      uint64 // counts seeks; the caller's
+	idle      bool   // the last answer was empty; the fetching goroutine's
 }
 
 // answer is the records of one fetch, or what went wrong.
@@ -195,13 +199,18 @@ func final(err error) bool {
 // fetch gets the records at an offset and reads them.
 func (r *Reader) fetch(ctx context.Context, partition int, offset int64, a *answer) error {
 	a.recs = a.recs[:0]
-	err := r.c.fetch(ctx, fetchFrom{
+	q := fetchFrom{
 		topic: r.cfg.Topic, partition: partition, offset: offset,
 		minBytes: r.cfg.MinBytes, maxBytes: r.cfg.MaxBytes, maxWait: r.cfg.MaxWait,
-	}, &a.raw)
-	if err != nil {
+	}
+	if a.from.idle {
+		q.minBytes, q.maxWait = 1, max(idleWait, q.maxWait)
+	}
+	if err := r.c.fetch(ctx, q, &a.raw); err != nil {
+		a.from.idle = false
 		return r.judge(ctx, partition, offset, err)
 	}
+	a.from.idle = len(a.raw.recs) == 0
 	for i, raw := range a.raw.recs {
 		if i < cap(a.recs) {
 			a.recs = a.recs[:i+1] // with the memory of its table marks

@@ -759,6 +759,35 @@ func TestEndedEpochLeavesWholeTransactions(t *testing.T) {
 	})
 }
 
+func TestWhatAnEndedEpochLostIsProvenMissing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newSimWorld(t)
+		r := newSimReader(w)
+		w.life(r, rapid.IntRange(5, 150).Draw(t, "steps"))
+		w.start().drain()
+		for range rapid.IntRange(1, 4).Draw(t, "lost") {
+			i := rapid.IntRange(0, w.partitions-1).Draw(t, "of")
+			if n := len(w.logs[i]); n > 2 {
+				w.logs[i][rapid.IntRange(1, n-2).Draw(t, "offset")].removed = true
+			}
+		}
+		w.epoch, w.confirmed = 2, 0
+		w.wal[2] = genWAL(t, 2, 4)
+		w.start()
+		w.life(r, rapid.IntRange(5, 150).Draw(t, "steps"))
+		w.start().drain()
+		r.readAll()
+		for oid := uint32(1); oid <= 4; oid++ {
+			r.checkTable(oid)
+			want := append(slices.Concat(w.want(1, oid)...), slices.Concat(w.want(2, oid)...)...)
+			if len(r.lake[oid]) != len(want) && r.gaps[oid] == nil {
+				w.dump()
+				t.Fatalf("table %d: %d changes were applied of %d, and no gap was proven", oid, len(r.lake[oid]), len(want))
+			}
+		}
+	})
+}
+
 func TestRemovedRecordIsProvenMissing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newSimWorld(t)

@@ -149,12 +149,14 @@ func (t *Tracker) Park(oid uint32) {
 	t.tables[oid] = &tracked{parked: true, held: -1, gapAt: -1}
 }
 
-// Rewind says that records come again from offset. What was taken stays taken.
+// Rewind says that records come again from offset, which is where the
+// partition begins or what Resume said. What was taken stays taken.
 func (t *Tracker) Rewind(offset int64) {
 	if offset >= t.next {
 		return
 	}
 	t.next = offset
+	t.epoch = 0 // the first record's
 	t.markAt = -1
 	t.seen = change.Position{}
 	t.markers = slices.DeleteFunc(t.markers, func(m pendingMarker) bool { return m.offset >= offset })
@@ -286,9 +288,8 @@ func (t *Tracker) OnWatermark(r *Record) (Outcome, error) {
 	}
 	t.next = r.Offset + 1
 	if w.Epoch > t.epoch {
-		t.endEpoch(r.Offset, &out)
+		t.endEpoch(w.Epoch, r.Offset, &out)
 		t.epoch = w.Epoch
-		t.mark = Watermark{}
 	}
 	t.advance(r)
 	for _, m := range w.Tables {
@@ -310,21 +311,21 @@ func (t *Tracker) advance(r *Record) {
 	w := &r.Watermark
 	t.markAt = r.Offset
 	t.seen = later(t.seen, endOf(w.Epoch, w.LSN))
-	if w.LSN >= t.mark.LSN && w.EndLSN >= t.mark.EndLSN {
+	if w.Epoch > t.mark.Epoch || w.Epoch == t.mark.Epoch && w.LSN >= t.mark.LSN && w.EndLSN >= t.mark.EndLSN {
 		t.mark = *w
 		t.mark.Tables = nil
 	}
 }
 
-// endEpoch discards what never became complete in the epoch that ends.
-func (t *Tracker) endEpoch(offset int64, out *Outcome) {
+// endEpoch discards what never became complete before epoch next.
+func (t *Tracker) endEpoch(next uint32, offset int64, out *Outcome) {
 	// Whether everything before these was applied cannot be told any more.
 	t.markers = slices.DeleteFunc(t.markers, func(m pendingMarker) bool { return t.seen.Before(m.Position) })
 	// The epoch is over: what another transaction of its table follows is
 	// complete, even if no watermark came.
 	t.seen = endOf(t.epoch, math.MaxUint64)
 	for oid, s := range t.tables {
-		if s.parked || s.gapAt >= 0 {
+		if s.parked || s.gapAt >= 0 || s.taken.Epoch >= next {
 			continue
 		}
 		if s.held >= 0 {
