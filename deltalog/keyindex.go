@@ -10,7 +10,6 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -158,10 +157,6 @@ func openPebble(fs vfs.FS, dir string, cacheBytes int64) (*pebble.DB, error) {
 		Logger:                      quiet{},
 		FormatMajorVersion:          pebble.FormatNewest,
 	}
-	for i := range o.Levels {
-		// Most keys of an insert are not there: filters spare the look.
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
 	return pebble.Open(dir, o)
 }
 
@@ -272,6 +267,45 @@ func find(r pebble.Reader, name []byte) (l location, ok bool, err error) {
 	l, err = parseLocation(b)
 	_ = closer.Close()
 	return l, err == nil, err
+}
+
+// findSorted looks n records up, whose names ascend, and tells visit of each in
+// that order. What visit writes is not seen. It walks rather than looks each one
+// up: a block is read once however many of its keys are wanted. There are no
+// filters for keys that are not there, which would have to be in memory to be of
+// use.
+func findSorted(r pebble.Reader, n int, name func(i int) []byte, visit func(i int, at location, ok bool) error) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{nameKey}, UpperBound: []byte{nameKey + 1}})
+	if err != nil {
+		return fmt.Errorf("read key index: %w", err)
+	}
+	defer func() { _ = it.Close() }()
+	valid, order := false, -1
+	for i := range n {
+		want := name(i)
+		if valid {
+			order = bytes.Compare(it.Key(), want)
+		}
+		if order < 0 {
+			if valid = it.SeekGE(want); valid {
+				order = bytes.Compare(it.Key(), want)
+			} else if err := it.Error(); err != nil {
+				return fmt.Errorf("read key index: %w", err)
+			} else {
+				order = 1 // there is nothing at or after it
+			}
+		}
+		var at location
+		if order == 0 {
+			if at, err = parseLocation(it.Value()); err != nil {
+				return err
+			}
+		}
+		if err := visit(i, at, order == 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putFile records a file and, unless it is nil, the bitmap of its vector.

@@ -1,10 +1,12 @@
 package deltalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
@@ -39,6 +41,7 @@ type builder struct {
 	// dead holds, by file, the rows that have come to be hidden since, until
 	// their entries are dealt with.
 	dead   map[uint32]*roaring64.Bitmap
+	names  rowNames
 	hidden map[uint32]*roaring64.Bitmap // the vectors that have changed
 }
 
@@ -211,10 +214,8 @@ func (b *builder) addRows(ctx context.Context, id uint32) error {
 		if err != nil {
 			return err
 		}
-		for row := range live.Rows() {
-			if err := b.addRow(live.Batch, row, location{id, uint32(live.Index[row])}); err != nil {
-				return err
-			}
+		if err := b.addBatch(live, id); err != nil {
+			return err
 		}
 		if err := b.room(); err != nil {
 			return err
@@ -231,24 +232,78 @@ func (b *builder) addRows(ctx context.Context, id uint32) error {
 	return nil
 }
 
-func (b *builder) addRow(rows *datafile.Batch, row int, at location) error {
-	name := b.finder.name(rows.Cols, row, at)
+// addBatch enters rows of a file.
+func (b *builder) addBatch(live Live, id uint32) error {
 	if b.finder.multiset {
-		return b.batch.Set(name, nil, nil)
-	}
-	if !b.whole {
-		old, ok, err := find(b.batch, name)
-		if err != nil {
-			return err
-		}
-		if ok && b.files[old.file] != nil {
-			if dead := b.dead[old.file]; dead == nil || !dead.CheckedRemove(uint64(old.row)) {
-				return ErrDuplicateKey
+		for row, at := range live.Index {
+			if err := b.batch.Set(b.finder.name(live.Cols, row, location{id, uint32(at)}), nil, nil); err != nil {
+				return err
 			}
 		}
+		return nil
 	}
-	b.finder.value = appendLocation(b.finder.value[:0], at)
-	return b.batch.Set(name, b.finder.value, nil)
+	names := b.names.collect(b.finder, live.Batch)
+	if !b.whole {
+		if err := b.overwrite(names); err != nil {
+			return err
+		}
+	}
+	for _, n := range names {
+		b.finder.value = appendLocation(b.finder.value[:0], location{id, uint32(live.Index[n.row])})
+		if err := b.batch.Set(n.name, b.finder.value, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overwrite makes sure that no key is there that is about to be entered, unless
+// its row is among the dead, whose entry is dealt with thereby.
+func (b *builder) overwrite(names []rowName) error {
+	for i := 1; i < len(names); i++ {
+		if bytes.Equal(names[i].name, names[i-1].name) {
+			return ErrDuplicateKey
+		}
+	}
+	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(_ int, old location, ok bool) error {
+		if !ok || b.files[old.file] == nil {
+			return nil
+		}
+		if dead := b.dead[old.file]; dead == nil || !dead.CheckedRemove(uint64(old.row)) {
+			return ErrDuplicateKey
+		}
+		return nil
+	})
+}
+
+// rowName is the name of a row's record.
+type rowName struct {
+	name []byte
+	row  int32
+}
+
+// rowNames holds the names of a batch of rows, in one piece of memory.
+type rowNames struct {
+	bytes []byte
+	list  []rowName
+}
+
+// collect returns the names of all rows, sorted. They are valid until the next
+// call.
+func (r *rowNames) collect(f *finder, rows *datafile.Batch) []rowName {
+	r.bytes, r.list = r.bytes[:0], r.list[:0]
+	ends := make([]int, rows.Rows())
+	for row := range ends {
+		r.bytes = append(r.bytes, f.name(rows.Cols, row, location{})...)
+		ends[row] = len(r.bytes)
+	}
+	from := 0
+	for row, end := range ends {
+		r.list = append(r.list, rowName{r.bytes[from:end:end], int32(row)})
+		from = end
+	}
+	slices.SortFunc(r.list, func(a, b rowName) int { return bytes.Compare(a.name, b.name) })
+	return r.list
 }
 
 // dropRows takes the entries of hidden rows out.
@@ -275,10 +330,8 @@ func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitma
 		if err != nil {
 			return err
 		}
-		for row := range rows.Rows() {
-			if err := b.dropRow(rows, row, location{id, uint32(picked[row])}); err != nil {
-				return err
-			}
+		if err := b.dropBatch(rows, id, picked); err != nil {
+			return err
 		}
 		if err := b.room(); err != nil {
 			return err
@@ -287,16 +340,22 @@ func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitma
 	return nil
 }
 
-func (b *builder) dropRow(rows *datafile.Batch, row int, at location) error {
-	name := b.finder.name(rows.Cols, row, at)
+func (b *builder) dropBatch(rows *datafile.Batch, id uint32, picked []int64) error {
 	if b.finder.multiset {
-		return b.batch.Delete(name, nil)
+		for row, at := range picked {
+			if err := b.batch.Delete(b.finder.name(rows.Cols, row, location{id, uint32(at)}), nil); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	old, ok, err := find(b.batch, name)
-	if err != nil || !ok || old != at {
-		return err
-	}
-	return b.batch.Delete(name, nil)
+	names := b.names.collect(b.finder, rows)
+	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(i int, old location, ok bool) error {
+		if at := (location{id, uint32(picked[names[i].row])}); !ok || old != at {
+			return nil
+		}
+		return b.batch.Delete(names[i].name, nil)
+	})
 }
 
 // room writes what has gathered, once it is much.

@@ -167,14 +167,14 @@ func (b *Upsert) Delete(ctx context.Context, keys [][]byte) error {
 		if b.u.finder.multiset {
 			return fmt.Errorf("%w: rows have no key", ErrInvalid)
 		}
-		for _, i := range b.sorted(keys) {
-			name := b.u.finder.key(keys[i])
-			if err := b.kill(name); err != nil {
-				return err
-			}
+		order := b.sorted(keys)
+		if err := b.kill(keys, order); err != nil {
+			return err
+		}
+		for _, i := range order {
 			// Even where there is no row: another writer may put one there before
 			// this upsert is committed.
-			if err := b.batch.Delete(name, nil); err != nil {
+			if err := b.batch.Delete(b.u.finder.key(keys[i]), nil); err != nil {
 				return err
 			}
 		}
@@ -193,19 +193,20 @@ func (b *Upsert) sorted(keys [][]byte) []int32 {
 	return b.order
 }
 
-// kill marks the row of a key as dead, if there is one.
-func (b *Upsert) kill(name []byte) error {
-	at, ok, err := b.find(name)
-	if err == nil && ok {
-		b.bury(at)
-	}
-	return err
+// kill marks the rows of keys as dead where there are any.
+func (b *Upsert) kill(keys [][]byte, order []int32) error {
+	return b.find(keys, order, func(_ int32, at location) { b.bury(at) })
 }
 
-// find returns where the live row of a key is.
-func (b *Upsert) find(name []byte) (at location, ok bool, err error) {
-	at, ok, err = find(b.batch, name)
-	return at, ok && b.alive(at.file), err
+// find tells visit where the live rows of keys are, in the order of the keys.
+func (b *Upsert) find(keys [][]byte, order []int32, visit func(i int32, at location)) error {
+	name := func(i int) []byte { return b.u.finder.key(keys[order[i]]) }
+	return findSorted(b.batch, len(order), name, func(i int, at location, ok bool) error {
+		if ok && b.alive(at.file) {
+			visit(order[i], at)
+		}
+		return nil
+	})
 }
 
 // alive tells whether entries of a file mean anything to this upsert.
@@ -271,14 +272,18 @@ func (b *Upsert) Put(ctx context.Context, rows *datafile.Batch, keys [][]byte) e
 }
 
 func (b *Upsert) enterKeys(keys [][]byte, file uint32, first int64) error {
-	fi := b.u.finder
-	for _, i := range b.sorted(keys) {
-		name := fi.key(keys[i])
-		if err := b.kill(name); err != nil {
-			return err
+	fi, order := b.u.finder, b.sorted(keys)
+	if err := b.kill(keys, order); err != nil {
+		return err
+	}
+	for n, i := range order {
+		at := location{file, uint32(first + int64(i))}
+		if n+1 < len(order) && bytes.Equal(keys[i], keys[order[n+1]]) {
+			b.bury(at) // a later row has its key
+			continue
 		}
-		fi.value = appendLocation(fi.value[:0], location{file, uint32(first + int64(i))})
-		if err := b.batch.Set(name, fi.value, nil); err != nil {
+		fi.value = appendLocation(fi.value[:0], at)
+		if err := b.batch.Set(fi.key(keys[i]), fi.value, nil); err != nil {
 			return err
 		}
 	}

@@ -36,14 +36,12 @@ func (b *Upsert) lookup(ctx context.Context, keys [][]byte, columns []string) (*
 	}
 	found := make([]bool, len(keys))
 	byFile := map[uint32][]wanted{}
-	for _, i := range b.sorted(keys) {
-		at, ok, err := b.find(b.u.finder.key(keys[i]))
-		if err != nil {
-			return nil, nil, err
-		}
-		if found[i] = ok; ok {
-			byFile[at.file] = append(byFile[at.file], wanted{int64(at.row), int(i)})
-		}
+	err = b.find(keys, b.sorted(keys), func(i int32, at location) {
+		found[i] = true
+		byFile[at.file] = append(byFile[at.file], wanted{int64(at.row), int(i)})
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	// The rows come file by file; place says where each key's is.
 	all := datafile.NewBatch(want)

@@ -18,7 +18,7 @@ func genType(depth int) *rapid.Generator[Type] {
 		}
 		ty := Type{Kind: Kind(rapid.IntRange(int(Boolean), last).Draw(t, "kind"))}
 		nested := func() *Type {
-			n := genType(depth - 1).Draw(t, "nested")
+			n := genType(depth-1).Draw(t, "nested")
 			return &n
 		}
 		switch ty.Kind {
