@@ -275,6 +275,8 @@ type TablePosition struct {
 type TableReport struct {
 	Table string `json:"table"`
 	Equal bool   `json:"equal"`
+	// LSN is the cut under which the table was proven.
+	LSN string `json:"lsn"`
 	// Source, History and Latest are row counts: at the cut, of the history
 	// rebuilt as of it, and of the latest table. -1 where there is none.
 	Source  int64 `json:"source"`

@@ -166,7 +166,8 @@ type Started struct {
 	RunID      string `json:"run_id"`
 }
 
-// VerifyReport is the result of the Verify workflow.
+// VerifyReport is the result of the Verify workflow. LSN is the last cut that
+// was taken.
 type VerifyReport struct {
 	Database string                   `json:"database"`
 	LSN      string                   `json:"lsn"`
