@@ -41,6 +41,7 @@ func newSourceOn(t testing.TB, server *local.Postgres, options string) *source {
 	if _, err := root.Exec(ctx, "CREATE DATABASE "+s.name+" "+options); err != nil {
 		t.Fatal(err)
 	}
+	_ = root.Close(ctx)
 	s.admin = connectRaw(t, server.URL(s.name))
 	s.db = s.connect("", "")
 	t.Cleanup(func() {
@@ -48,6 +49,7 @@ func newSourceOn(t testing.TB, server *local.Postgres, options string) *source {
 		defer cancel()
 		_ = s.admin.Close(ctx)
 		s.db.Close()
+		root := connectRaw(t, server.URL("postgres")) // the server may have been restarted
 		_, _ = root.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, s.name)
 		eventually(t, "the slots of the database are free", func() bool {
 			_, err := root.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1`, s.name)
