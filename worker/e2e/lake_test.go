@@ -1,0 +1,441 @@
+package e2e
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog"
+	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/schema"
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// historyRow is one row of a history table.
+type historyRow struct {
+	op        string
+	epoch     int64
+	commit    lsn
+	ordinal   int64
+	xid       uint32
+	unchanged []string
+	values    []string // one for each source column
+}
+
+// historyTable is the contents of a history table.
+type historyTable struct {
+	columns []schema.Field // source columns
+	rows    []historyRow   // by position
+}
+
+// openTable opens a Delta table by its URI.
+func openTable(t testing.TB, uri string) *deltalog.Table {
+	t.Helper()
+	st, err := store.OpenURI(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := deltalog.Open(t.Context(), st)
+	if err != nil {
+		t.Fatalf("open %s: %v", uri, err)
+	}
+	return table
+}
+
+// readHistory reads a history table whole.
+func readHistory(t testing.TB, uri string) *historyTable {
+	t.Helper()
+	snap := openTable(t, uri).Snapshot()
+	h := &historyTable{}
+	for _, f := range snap.Metadata().Schema.Fields {
+		if !strings.HasPrefix(f.Name, "__") {
+			h.columns = append(h.columns, f)
+		}
+	}
+	for b, err := range snap.Read(t.Context(), deltalog.ReadOptions{}) {
+		if err != nil {
+			t.Fatalf("read %s: %v", uri, err)
+		}
+		for i := range b.Rows() {
+			r := historyRow{
+				op:      string(b.Column("__op").At(i)),
+				epoch:   b.Column("__epoch").I64[i],
+				commit:  lsn(b.Column("__commit_lsn").I64[i]),
+				ordinal: b.Column("__ordinal").I64[i],
+				xid:     uint32(b.Column("__xid").I64[i]),
+			}
+			if c := b.Column("__unchanged"); c.Valid[i] {
+				for k := c.Off[i]; k < c.Off[i+1]; k++ {
+					r.unchanged = append(r.unchanged, string(c.Elem.At(int(k))))
+				}
+			}
+			for _, f := range h.columns {
+				r.values = append(r.values, cell(b.Column(f.Name), i))
+			}
+			h.rows = append(h.rows, r)
+		}
+	}
+	slices.SortStableFunc(h.rows, func(a, b historyRow) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.commit, b.commit), cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.op, b.op))
+	})
+	return h
+}
+
+// null is how both sides write NULL: no value begins like this.
+const null = "\x00NULL"
+
+// cell writes a value of Delta in one way for each type.
+func cell(c *datafile.Column, i int) string {
+	if !c.Valid[i] {
+		return null
+	}
+	switch c.Type.Kind {
+	case schema.Boolean:
+		return strconv.FormatBool(c.I64[i] != 0)
+	case schema.Float, schema.Double:
+		return strconv.FormatFloat(c.F64[i], 'g', -1, 64)
+	case schema.Decimal:
+		hi, lo := c.Decimal128(i)
+		n := new(big.Int).Lsh(big.NewInt(hi), 64)
+		n.Add(n, new(big.Int).SetUint64(lo))
+		return new(big.Rat).SetFrac(n, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(c.Type.Scale)), nil)).FloatString(c.Type.Scale)
+	case schema.Binary:
+		return hex.EncodeToString(c.At(i))
+	case schema.String:
+		return string(c.At(i))
+	case schema.Array:
+		var b strings.Builder
+		for k := c.Off[i]; k < c.Off[i+1]; k++ {
+			fmt.Fprintf(&b, "%q;", cell(c.Elem, int(k)))
+		}
+		return "[" + b.String() + "]"
+	}
+	return strconv.FormatInt(c.I64[i], 10)
+}
+
+// printed writes a value that PostgreSQL printed as cell does.
+func printed(t schema.Type, text string) (string, error) {
+	switch t.Kind {
+	case schema.Float, schema.Double:
+		bits := 64
+		if t.Kind == schema.Float {
+			bits = 32
+		}
+		v, err := strconv.ParseFloat(text, bits)
+		return strconv.FormatFloat(v, 'g', -1, 64), err
+	case schema.Binary:
+		return strings.TrimPrefix(text, `\x`), nil
+	case schema.Date:
+		d, err := time.Parse("2006-01-02", text)
+		return strconv.FormatInt(d.Unix()/86400, 10), err
+	case schema.Timestamp:
+		d, err := time.Parse("2006-01-02 15:04:05.999999-07", text)
+		return strconv.FormatInt(d.UnixMicro(), 10), err
+	case schema.TimestampNTZ:
+		d, err := time.Parse("2006-01-02 15:04:05.999999", text)
+		return strconv.FormatInt(d.UnixMicro(), 10), err
+	case schema.Array:
+		elements, err := arrayLiteral(text)
+		if err != nil {
+			return "", err
+		}
+		var b strings.Builder
+		for _, e := range elements {
+			v := null
+			if e != nil {
+				if v, err = printed(*t.Elem, *e); err != nil {
+					return "", err
+				}
+			}
+			fmt.Fprintf(&b, "%q;", v)
+		}
+		return "[" + b.String() + "]", nil
+	}
+	return text, nil
+}
+
+// arrayLiteral reads {a,"b c",NULL}, of one dimension.
+func arrayLiteral(s string) (elements []*string, err error) {
+	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' {
+		return nil, fmt.Errorf("no array of one dimension: %s", s)
+	}
+	s = s[1 : len(s)-1]
+	for len(s) > 0 {
+		var b strings.Builder
+		isQuoted := s[0] == '"'
+		i := 0
+		if isQuoted {
+			for i = 1; i < len(s) && s[i] != '"'; i++ {
+				if s[i] == '\\' {
+					i++
+				}
+				b.WriteByte(s[i])
+			}
+			i++
+		} else {
+			for ; i < len(s) && s[i] != ','; i++ {
+				b.WriteByte(s[i])
+			}
+		}
+		if text := b.String(); isQuoted || text != "NULL" {
+			elements = append(elements, &text)
+		} else {
+			elements = append(elements, nil)
+		}
+		if i < len(s) && s[i] != ',' {
+			return nil, errors.New("no comma after an element")
+		}
+		s = s[min(i+1, len(s)):]
+	}
+	return elements, nil
+}
+
+// checkHistory holds a history table against what the oracle saw: exactly the
+// same changes, none lost, none twice, in the same order.
+//
+// Millrace reads from its slot's creation on, which lies after the oracle's. So
+// history may lack the oracle's first transactions, but none from the cut of
+// the first copy on.
+func (o *oracle) checkHistory(table, uri string) {
+	o.t.Helper()
+	id := o.identity(table)
+	h := readHistory(o.t, uri)
+	var have []historyRow
+	cut := lsn(0)
+	for _, r := range h.rows {
+		if r.op != "r" {
+			have = append(have, r)
+		} else if cut == 0 || r.commit < cut {
+			cut = r.commit
+		}
+	}
+	var want []change
+	for _, c := range o.tables[table] {
+		if id.none && (c.op == 'u' || c.op == 'd') {
+			continue
+		}
+		want = append(want, c)
+	}
+	if id.none { // their ordinals count what is published
+		last, n := uint32(0), int64(0)
+		for i := range want {
+			if want[i].xid != last {
+				last, n = want[i].xid, 0
+			}
+			n++
+			want[i].ordinal = n
+		}
+	}
+	// What was committed before the slot was made.
+	skip := 0
+	if len(have) > 0 {
+		skip = slices.IndexFunc(want, func(c change) bool { return c.xid == have[0].xid })
+		if skip < 0 {
+			o.t.Errorf("%s: history begins with transaction %d, which the oracle never saw", table, have[0].xid)
+			return
+		}
+	} else {
+		skip = len(want)
+	}
+	for _, c := range want[:skip] {
+		if cut == 0 || c.end > cut {
+			o.t.Errorf("%s: lost %c of transaction %d, which ended at %s, after the cut at %s; history begins after it", table, c.op, c.xid, c.end, cut)
+			return
+		}
+	}
+	i := 0
+	for n, c := range want[skip:] {
+		rows, err := c.expected(h.columns, id)
+		if err != nil {
+			o.t.Fatalf("%s: %v", table, err)
+		}
+		for _, w := range rows {
+			if i >= len(have) {
+				o.t.Errorf("%s: history ends after %d rows; lost from change %d of %d on: %s of transaction %d, which ended at %s",
+					table, len(have), skip+n, len(want), w.op, w.xid, c.end)
+				return
+			}
+			if problem := compareRows(w, have[i], c, h.columns); problem != "" {
+				o.t.Errorf("%s: row %d of history: %s", table, i, problem)
+				return
+			}
+			i++
+		}
+	}
+	if i < len(have) {
+		r := have[i]
+		o.t.Errorf("%s: history has %d rows that never happened; the first is %s of transaction %d, ordinal %d, at %s",
+			table, len(have)-i, r.op, r.xid, r.ordinal, r.commit)
+	}
+}
+
+// compareRows says how a row differs from what it should be.
+func compareRows(want, have historyRow, c change, columns []schema.Field) string {
+	if want.op != have.op || want.xid != have.xid || want.ordinal != have.ordinal {
+		return fmt.Sprintf("want %s of transaction %d, ordinal %d; have %s of transaction %d, ordinal %d",
+			want.op, want.xid, want.ordinal, have.op, have.xid, have.ordinal)
+	}
+	if have.commit < c.after || have.commit >= c.end {
+		return fmt.Sprintf("transaction %d committed between %s and %s; have %s", c.xid, c.after, c.end, have.commit)
+	}
+	if !slices.Equal(want.unchanged, have.unchanged) {
+		return fmt.Sprintf("transaction %d, ordinal %d: want %q unchanged, have %q", want.xid, want.ordinal, want.unchanged, have.unchanged)
+	}
+	for k := range columns {
+		if want.values[k] != have.values[k] {
+			return fmt.Sprintf("transaction %d, ordinal %d, %s: column %s: want %q, have %q", want.xid, want.ordinal, want.op,
+				columns[k].Name, shorten([]byte(want.values[k]), 200), shorten([]byte(have.values[k]), 200))
+		}
+	}
+	return ""
+}
+
+// expected are the history rows of one change: two where the identity of the
+// row changes, or where rows have no key to be updated by.
+func (c *change) expected(columns []schema.Field, id identity) ([]historyRow, error) {
+	row := func(op string, from, fallback []field) (historyRow, error) {
+		r := historyRow{op: op, xid: c.xid, ordinal: c.ordinal}
+		for _, col := range columns {
+			v, unchanged, err := value(col, from, fallback)
+			if err != nil {
+				return r, fmt.Errorf("transaction %d, column %s: %w", c.xid, col.Name, err)
+			}
+			if unchanged {
+				r.unchanged = append(r.unchanged, col.Name)
+			}
+			r.values = append(r.values, v)
+		}
+		return r, nil
+	}
+	var rows []historyRow
+	var errs []error
+	add := func(r historyRow, err error) { rows, errs = append(rows, r), append(errs, err) }
+	switch c.op {
+	case 'c':
+		add(row("c", c.row, nil))
+	case 'd':
+		add(row("d", c.old, nil))
+	case 't':
+		add(row("t", nil, nil))
+	case 'u':
+		whole := id.full && len(id.key) == 0
+		if whole || c.old != nil && !sameFields(c.old, c.row, id.key) {
+			add(row("d", c.old, nil))
+		}
+		add(row("u", c.row, c.old))
+	}
+	return rows, errors.Join(errs...)
+}
+
+// sameFields tells whether two rows agree in some columns.
+func sameFields(a, b []field, names []string) bool {
+	for _, n := range names {
+		x, y := find(a, n), find(b, n)
+		if x == nil || y == nil || *x != *y && !y.unchanged {
+			return false
+		}
+	}
+	return true
+}
+
+func find(row []field, name string) *field {
+	for i := range row {
+		if row[i].name == name {
+			return &row[i]
+		}
+	}
+	return nil
+}
+
+// value is a column of a row as cell writes it. What was not sent is taken from
+// the fallback, which may not have it either.
+func value(col schema.Field, row, fallback []field) (text string, unchanged bool, err error) {
+	f := find(row, col.Name)
+	if f != nil && f.unchanged {
+		if f = find(fallback, col.Name); f == nil {
+			return null, true, nil
+		}
+	}
+	if f == nil || f.null {
+		return null, false, nil
+	}
+	text, err = printed(col.Type, f.text)
+	return text, false, err
+}
+
+// commits counts the versions of all Delta tables of a database.
+func (s *site) commits(name string) int {
+	s.t.Helper()
+	logs, err := filepath.Glob(filepath.Join(strings.TrimPrefix(s.lake, "file://"), name, "*", "*", "*", "_delta_log", "*.json"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(logs)
+}
+
+// proven holds everything about a database against its source: `verify`, and
+// the oracle for each table of it that is mirrored.
+func (s *site) proven(o *oracle) {
+	s.t.Helper()
+	s.verified(o.src.name)
+	o.drain()
+	for _, t := range s.status(o.src.name).Tables {
+		if t.Phase != "live" {
+			s.t.Errorf("%s is %s: %v", t.Name, t.Phase, t.Reason)
+			continue
+		}
+		o.checkHistory(t.Name, t.History)
+	}
+}
+
+// damage changes one value in a data file of a table in place of it, as a bug
+// or a stranger could: it commits a copy of a file with one row altered.
+func damage(t testing.TB, uri, column string) {
+	t.Helper()
+	table := openTable(t, uri)
+	snap := table.Snapshot()
+	for f := range snap.Files() {
+		w, err := table.NewFile(t.Context(), deltalog.FileOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		altered := false
+		for live, err := range snap.ReadFile(t.Context(), f, deltalog.ReadOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := live.Batch
+			if c := b.Column(column); !altered && c != nil && b.Rows() > 0 && c.Valid[0] {
+				c.I64[0]++
+				altered = true
+			}
+			if err := w.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !altered {
+			w.Abort()
+			continue
+		}
+		added, err := w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, won, err := table.Commit(t.Context(), &deltalog.Commit{
+			Read: snap, Operation: "DAMAGE", Remove: []*deltalog.File{f}, Add: []*deltalog.File{added},
+		})
+		if err != nil || !won {
+			t.Fatalf("commit the damage: %v", err)
+		}
+		return
+	}
+	t.Fatalf("nothing in %s can be damaged", uri)
+}
