@@ -50,7 +50,7 @@ func Copy(ctx workflow.Context, in CopyInput) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			if f := failure(ctx, err); f.Park {
+			if f := failure(ctx, c.in.Config.Name, err); f.Park {
 				c.park(ctx, &f.Reason)
 				return nil
 			}
@@ -139,7 +139,7 @@ func (c *copier) underOneCut(ctx workflow.Context) error {
 			defer func() { finished++ }()
 			change, err := c.table(work, h, limit, t)
 			if err != nil {
-				if f := failure(ctx, err); f.Park && work.Err() == nil {
+				if f := failure(ctx, c.in.Config.Name, err); f.Park && work.Err() == nil {
 					change = &activities.TableChange{OID: t.OID, Reason: &f.Reason}
 				} else {
 					failed = err

@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -181,7 +182,7 @@ func (d *database) prepare(ctx workflow.Context) {
 			d.touch()
 			return
 		}
-		f := failure(ctx, err)
+		f := failure(ctx, d.s.Config.Name, err)
 		d.s.Reason = &f.Reason
 		if f.Park {
 			d.s.Phase = Parked
@@ -216,7 +217,7 @@ func (d *database) finish(ctx workflow.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f := failure(ctx, err)
+		f := failure(ctx, d.s.Config.Name, err)
 		d.s.Reason = &f.Reason
 		d.publish(ctx)
 		_, _ = workflow.AwaitWithTimeout(ctx, delay, func() bool { return d.remove.Force })
@@ -232,8 +233,9 @@ func (d *database) options(ctx workflow.Context, lane string, timeout time.Durat
 	})
 }
 
-// failure reads what the worker's interceptor made of an activity's error.
-func failure(ctx workflow.Context, err error) activities.Failure {
+// failure reads what the worker's interceptor made of an activity's error. DB
+// in a remedy stands for the database's name.
+func failure(ctx workflow.Context, database string, err error) activities.Failure {
 	f := activities.Failure{Reason: activities.Reason{Code: activities.CodeInternal, Message: err.Error()}}
 	var app *temporal.ApplicationError
 	var timeout *temporal.TimeoutError
@@ -251,6 +253,7 @@ func failure(ctx workflow.Context, err error) activities.Failure {
 	case errors.As(err, &timeout):
 		f.Reason = activities.Reason{Code: activities.CodeWorkerLost, Message: "the worker that ran the step is gone; another takes over"}
 	}
+	f.Reason.Remedy = strings.ReplaceAll(f.Reason.Remedy, "DB", database)
 	f.Reason.Since = workflow.Now(ctx).UTC().Format(time.RFC3339)
 	return f
 }

@@ -155,7 +155,7 @@ func (d *database) apply(ctx workflow.Context, in ApplyInput) {
 	d.s.Config = in.Config
 	d.generation++
 	if d.s.Phase != Paused {
-		d.s.Phase = Preparing
+		d.s.Phase, d.s.Reason = Preparing, nil
 		d.unpark()
 	}
 	d.note(ctx, Apply, "accepted")
@@ -194,7 +194,7 @@ func (d *database) resume(ctx workflow.Context, _ ResumeInput) {
 		return
 	}
 	d.s.PausedCapture = false
-	d.s.Phase = Preparing
+	d.s.Phase, d.s.Reason = Preparing, nil
 	d.unpark()
 	d.generation++
 	d.note(ctx, Resume, "accepted")
@@ -241,7 +241,7 @@ func (d *database) wait(ctx workflow.Context, in WaitInput) (Waited, error) {
 			return Waited{}, ctx.Err()
 		}
 		if err != nil {
-			if f := failure(ctx, err); f.Park {
+			if f := failure(ctx, d.s.Config.Name, err); f.Park {
 				return Waited{Why: describe(&f.Reason)}, nil
 			}
 			_, _ = workflow.AwaitWithTimeout(ctx, min(time.Second, max(left(), 0)), passed)

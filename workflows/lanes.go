@@ -92,7 +92,7 @@ func (d *database) start(ctx workflow.Context, i int) {
 				d.recovered(l.name)
 				continue
 			}
-			f := failure(ctx, err)
+			f := failure(ctx, d.s.Config.Name, err)
 			if f.Park {
 				d.s.Reason, d.s.Phase = &f.Reason, Parked
 				return

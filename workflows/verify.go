@@ -33,7 +33,7 @@ func Prove(ctx workflow.Context, in ProofInput) (VerifyReport, error) {
 		if left, err = proveUnderOneCut(ctx, in, left, &report, cut == cutsPerProof); ctx.Err() != nil {
 			return report, ctx.Err()
 		}
-		if err != nil && failure(ctx, err).Park {
+		if err != nil && failure(ctx, in.Config.Name, err).Park {
 			return report, err
 		}
 		if len(left) > 0 && cut < cutsPerProof {
@@ -71,7 +71,7 @@ func proveUnderOneCut(ctx workflow.Context, in ProofInput, tables []CopyTable, r
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			f := failure(ctx, err)
+			f := failure(ctx, in.Config.Name, err)
 			if f.Reason.Code == activities.CodeSnapshotGone && !last {
 				return tables[i:], nil
 			}
