@@ -302,6 +302,9 @@ func (t *table) apply(ctx context.Context, latest *side, hv, lv *view, feed func
 			return err
 		},
 	})
+	if errors.Is(err, deltalog.ErrConflict) {
+		err = fmt.Errorf("%w: %w", errMoved, err)
+	}
 	return err
 }
 
