@@ -77,7 +77,7 @@ type removeJSON struct {
 	DeletionTimestamp       int64              `json:"deletionTimestamp,omitempty"`
 	DataChange              bool               `json:"dataChange"`
 	ExtendedFileMetadata    bool               `json:"extendedFileMetadata,omitempty"`
-	PartitionValues         map[string]*string `json:"partitionValues,omitempty"`
+	PartitionValues         map[string]*string `json:"partitionValues"`
 	Size                    int64              `json:"size,omitempty"`
 	DeletionVector          *Vector            `json:"deletionVector,omitempty"`
 	BaseRowID               *int64             `json:"baseRowId,omitempty"`

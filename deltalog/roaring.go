@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 )
 
 // The serialized form that is checked here is specified at
@@ -22,44 +24,54 @@ var errRoaring = errors.New("bitmap is cut short or inconsistent")
 
 // checkRoaring64 returns an error unless b is exactly one portable 64-bit bitmap
 // whose every part is where its headers say: only then is the library, which
-// trusts them, given the bytes.
-func checkRoaring64(b []byte) error {
+// trusts them, given the bytes that are returned. They are without the empty
+// buckets that some writers leave, on which the library stumbles.
+func checkRoaring64(b []byte) ([]byte, error) {
 	if len(b) < 8 {
-		return errRoaring
+		return nil, errRoaring
 	}
+	whole := b
 	n := binary.LittleEndian.Uint64(b)
 	b = b[8:]
 	if n > uint64(len(b)/8) {
-		return fmt.Errorf("%w: %d buckets in %d bytes", errRoaring, n, len(b))
+		return nil, fmt.Errorf("%w: %d buckets in %d bytes", errRoaring, n, len(b))
 	}
+	var filled [][]byte
 	last := int64(-1)
 	for range n {
 		if len(b) < 4 {
-			return errRoaring
+			return nil, errRoaring
 		}
 		key := int64(binary.LittleEndian.Uint32(b))
 		if key <= last || key > 1<<31-1 {
-			return fmt.Errorf("%w: bucket %d after %d", errRoaring, key, last)
+			return nil, fmt.Errorf("%w: bucket %d after %d", errRoaring, key, last)
 		}
 		last = key
-		size, err := checkRoaring32(b[4:])
+		size, containers, err := checkRoaring32(b[4:])
 		if err != nil {
-			return err
+			return nil, err
+		}
+		if containers > 0 {
+			filled = append(filled, b[:4+size])
 		}
 		b = b[4+size:]
 	}
 	if len(b) > 0 {
-		return fmt.Errorf("%w: %d bytes at its end", errRoaring, len(b))
+		return nil, fmt.Errorf("%w: %d bytes at its end", errRoaring, len(b))
 	}
-	return nil
+	if uint64(len(filled)) == n {
+		return whole, nil
+	}
+	clean := binary.LittleEndian.AppendUint64(nil, uint64(len(filled)))
+	return append(clean, slices.Concat(filled...)...), nil
 }
 
 // checkRoaring32 checks the 32-bit bitmap that b begins with and returns its
-// length.
-func checkRoaring32(b []byte) (int, error) {
+// length and the number of its containers.
+func checkRoaring32(b []byte) (size, containers int, err error) {
 	h, err := readRoaringHeader(b)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	pos := h.body
 	lastKey := -1
@@ -67,19 +79,19 @@ func checkRoaring32(b []byte) (int, error) {
 		key := int(binary.LittleEndian.Uint16(b[h.keys+4*i:]))
 		card := int(binary.LittleEndian.Uint16(b[h.keys+4*i+2:])) + 1
 		if key <= lastKey {
-			return 0, fmt.Errorf("%w: container %d after %d", errRoaring, key, lastKey)
+			return 0, 0, fmt.Errorf("%w: container %d after %d", errRoaring, key, lastKey)
 		}
 		lastKey = key
 		if h.offsets > 0 && int(binary.LittleEndian.Uint32(b[h.offsets+4*i:])) != pos {
-			return 0, fmt.Errorf("%w: offset of container %d", errRoaring, key)
+			return 0, 0, fmt.Errorf("%w: offset of container %d", errRoaring, key)
 		}
 		size, err := checkContainer(b[pos:], card, h.isRun(b, i))
 		if err != nil {
-			return 0, fmt.Errorf("container %d: %w", key, err)
+			return 0, 0, fmt.Errorf("container %d: %w", key, err)
 		}
 		pos += size
 	}
-	return pos, nil
+	return pos, h.containers, nil
 }
 
 // roaringHeader says where the parts of a 32-bit bitmap are.
@@ -136,10 +148,7 @@ func checkContainer(b []byte, card int, run bool) (int, error) {
 	case card <= arrayMax:
 		return checkArray(b, card)
 	}
-	if len(b) < 1<<13 {
-		return 0, errRoaring
-	}
-	return 1 << 13, nil
+	return checkBits(b, card)
 }
 
 func checkArray(b []byte, card int) (int, error) {
@@ -155,6 +164,21 @@ func checkArray(b []byte, card int) (int, error) {
 		last = v
 	}
 	return 2 * card, nil
+}
+
+func checkBits(b []byte, card int) (int, error) {
+	const size = 1 << 13
+	if len(b) < size {
+		return 0, errRoaring
+	}
+	n := 0
+	for i := 0; i < size; i += 8 {
+		n += bits.OnesCount64(binary.LittleEndian.Uint64(b[i:]))
+	}
+	if n != card {
+		return 0, fmt.Errorf("%w: %d bits, want %d", errRoaring, n, card)
+	}
+	return size, nil
 }
 
 func checkRuns(b []byte, card int) (int, error) {

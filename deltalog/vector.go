@@ -131,11 +131,12 @@ func decodeVector(data []byte) (*roaring64.Bitmap, error) {
 	if len(data) < 4 || binary.LittleEndian.Uint32(data) != vectorMagic {
 		return nil, fmt.Errorf("%w: not a portable 64-bit Roaring bitmap", ErrCorrupt)
 	}
-	if err := checkRoaring64(data[4:]); err != nil {
+	body, err := checkRoaring64(data[4:])
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	bm := roaring64.New()
-	if _, err := bm.ReadFrom(bytes.NewReader(data[4:])); err != nil {
+	if _, err := bm.ReadFrom(bytes.NewReader(body)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return bm, nil
