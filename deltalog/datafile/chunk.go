@@ -103,7 +103,8 @@ func (c *chunk) write(col *Column, from, end int) error {
 		if c.dictionary && len(c.indexes) >= dictionaryTest && c.dictPages == 0 && c.dict.count > len(c.indexes)/4*3 {
 			c.abandon()
 		}
-		if c.rows >= pageRows || len(c.plain)+4*len(c.indexes) >= pageBytes {
+		if c.rows >= pageRows || len(c.plain)+4*len(c.indexes) >= pageBytes ||
+			c.dictionary && len(c.dict.plain) > dictionaryMax {
 			if err := c.flush(); err != nil {
 				return err
 			}

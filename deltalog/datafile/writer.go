@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -26,6 +27,7 @@ type WriterOptions struct {
 	// StatsColumns, unless it is nil.
 	StatsNames []string
 	// CreatedBy names the software in the file's footer. Empty means millrace.
+	// A name without a version gets one: without, parquet-mr distrusts bounds.
 	CreatedBy string
 }
 
@@ -33,10 +35,9 @@ const (
 	defaultRowGroupRows = 1 << 20
 	rowGroupBytes       = 128 << 20
 	defaultStatsColumns = 32
-	// defaultCreatedBy has the form that parquet-mr parses; where it cannot, it
-	// distrusts statistics.
-	defaultCreatedBy = "millrace version 1.0.0 (build millrace)"
-	magic            = "PAR1"
+	defaultCreatedBy    = "millrace"
+	createdByVersion    = " version 1.0.0 (build 1)"
+	magic               = "PAR1"
 )
 
 // Info describes a file that was written.
@@ -80,6 +81,9 @@ func NewWriter(w io.Writer, opts WriterOptions) (*Writer, error) {
 	}
 	if opts.CreatedBy == "" {
 		opts.CreatedBy = defaultCreatedBy
+	}
+	if !strings.Contains(opts.CreatedBy, " version ") {
+		opts.CreatedBy += createdByVersion
 	}
 	codec, err := opts.Codec.parquetCodec()
 	if err != nil {
