@@ -2,6 +2,7 @@ package activities
 
 import (
 	"errors"
+	"fmt"
 
 	"go.temporal.io/api/serviceerror"
 
@@ -100,18 +101,30 @@ func Classify(err error) Failure {
 		if !errors.Is(err, c.class) {
 			continue
 		}
-		f := Failure{Reason: Reason{Code: c.code, Message: err.Error(), Remedy: c.remedy}, Park: c.act == park, Anew: c.act == anew, Database: c.database}
-		var source *pgsource.Error
-		var setting *topic.SettingError
-		switch {
-		case errors.As(err, &source) && source.Remedy != "":
-			f.Reason.Remedy = source.Remedy
-		case errors.As(err, &setting) && setting.Remedy != "":
-			f.Reason.Remedy = setting.Remedy
+		return Failure{
+			Reason: Reason{Code: c.code, Message: err.Error(), Remedy: remedy(err, &c)},
+			Park:   c.act == park, Anew: c.act == anew, Database: c.database,
 		}
-		return f
 	}
 	return Failure{Reason: Reason{Code: CodeInternal, Message: err.Error()}, Database: true}
+}
+
+// remedy is the class's own, made precise by what the error knows of its object.
+func remedy(err error, c *class) string {
+	var source *pgsource.Error
+	var setting *topic.SettingError
+	var value *batch.ConvertError
+	switch {
+	case errors.As(err, &value) && errors.Is(err, pgtype.ErrUnrepresentable):
+		return fmt.Sprintf("correct the value at the source, or read the column as text: columns: {%s.%s: string} under DB: in the fleet file; then: millrace apply", value.Table, value.Column)
+	case errors.As(err, &source) && source.Remedy != "" && c.act != park:
+		return source.Remedy
+	case errors.As(err, &source) && source.Remedy != "" && !errors.Is(err, pgsource.ErrSlotLost) && !errors.Is(err, pgsource.ErrSlotMissing):
+		return source.Remedy + "\nthen: millrace resume DB"
+	case errors.As(err, &setting) && setting.Remedy != "":
+		return setting.Remedy + "\nthen: millrace resume DB"
+	}
+	return c.remedy
 }
 
 // notFound tells that Temporal does not know what was asked for.
