@@ -290,22 +290,19 @@ func (m *Mirror) Layout(t *change.Table) (*batch.Layout, error) {
 	return sh.layout, nil
 }
 
-// Evolve makes t the table's shape, to be called for a shape that is met after
-// Applied: the following Layout, Stage, Commit and WriteChunk know its columns.
+// Evolve makes t the table's shape, for State and WriteChunk and for the proof.
 // A column that the tables lack is added, as nullable, by the next commit that
 // carries data; one that t lacks stays and is NULL from there. Anything else is
 // ErrSchemaIncompatible and changes nothing.
+//
+// Where rows have no key, one that was there before a column was dropped is no
+// longer found by what PostgreSQL sends of it: its delete is ErrRowNotFound.
 func (m *Mirror) Evolve(ctx context.Context, t *change.Table) error {
 	v, err := m.history.view()
 	if err != nil {
 		return err
 	}
-	s := m.shaper(v, t.OID)
-	sh, err := s.lay(t)
-	if err == nil {
-		err = s.dropped(t, sh)
-	}
-	if err != nil {
+	if _, err := m.shaper(v, t.OID).lay(t); err != nil {
 		return fmt.Errorf("evolve: %w", err)
 	}
 	m.shape = t

@@ -114,22 +114,6 @@ func (s *shaper) lay(t *change.Table) (*shape, error) {
 	return sh, err
 }
 
-// dropped refuses a shape without a column that the rows of a table without
-// key still have: they could not be told apart as PostgreSQL does.
-func (s *shaper) dropped(t *change.Table, sh *shape) error {
-	if !s.strict || sh.key != keyMultiset {
-		return nil
-	}
-	names := fieldNames(sh.fields)
-	for _, f := range current(s.fields) {
-		if !slices.Contains(names, f.Name) {
-			return fmt.Errorf("%s: %w: column %q was dropped from a table whose rows have no key",
-				t, ErrSchemaIncompatible, originOf(&f).column)
-		}
-	}
-	return nil
-}
-
 // field finds the field of a column among the known ones, or makes it.
 func (s *shaper) field(c *change.Column, typ schema.Type, known []schema.Field) (f schema.Field, found bool, err error) {
 	var other *schema.Field // of the same name or attribute, and of no use

@@ -145,9 +145,33 @@ func (s *source) old(r row) change.Tuple {
 	return tuple(out)
 }
 
+// alter adds a column, whose value is NULL in the rows that are there.
+func (s *source) alter() {
+	var extra []string
+	for i := 4; i <= len(s.table.Columns); i++ {
+		extra = append(extra, fmt.Sprint("extra", i))
+	}
+	s.table = s.kind.table(s.table.OID, extra...)
+	s.rows = s.pad(s.rows)
+}
+
+// pad gives rows the columns that were added since.
+func (s *source) pad(rows []row) []row {
+	out := make([]row, len(rows))
+	for i, r := range rows {
+		for out[i] = slices.Clone(r); len(out[i]) < len(s.table.Columns); {
+			out[i] = append(out[i], null)
+		}
+	}
+	return out
+}
+
 // commit makes one random transaction.
 func (s *source) commit(t *rapid.T) {
 	s.lsn += change.LSN(rapid.IntRange(1, 3).Draw(t, "wal"))
+	if len(s.table.Columns) < 6 && rapid.IntRange(0, 9).Draw(t, "alter") == 0 {
+		s.alter()
+	}
 	tx := txn{lsn: s.lsn}
 	rows := slices.Clone(s.rows)
 	for range rapid.IntRange(1, 4).Draw(t, "changes") {
@@ -352,6 +376,8 @@ func (f *faults) hit(op storetest.Op, late bool) error {
 		return nil
 	case reads:
 		return store.ErrNotExist // which nobody waits for to pass
+	case op == storetest.Delete:
+		return errCrash
 	}
 	panic(errCrash)
 }
@@ -450,13 +476,13 @@ func (w *world) do(k *worker, mayCrash bool, step func() error) {
 		}
 		return step()
 	})
-	k.faults.set(0, false)
 	if crashed || err != nil {
 		k.stop()
 		if crashed && rapid.IntRange(0, 3).Draw(w.t, "lose index") == 0 {
 			_ = os.RemoveAll(k.dir)
 		}
 	}
+	k.faults.set(0, false)
 	if err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrCopyGone) && !errors.Is(err, ErrCopyIncomplete) && !errors.Is(err, ErrNotCopied) {
 		w.t.Fatalf("%s: %v", k.name, err)
 	}
@@ -466,11 +492,7 @@ func (w *world) do(k *worker, mayCrash bool, step func() error) {
 func (w *world) stream(k *worker, most int) func() error {
 	return func() error {
 		m := k.mirror
-		layout, err := m.Layout(w.source.table)
-		if err != nil {
-			return err
-		}
-		b := batch.New(layout)
+		var b *batch.Batch
 		// A restarted lane reads again what was applied.
 		from, _ := slices.BinarySearchFunc(w.source.txns, m.Applied().CommitLSN, func(t txn, lsn change.LSN) int { return cmp.Compare(t.lsn, lsn) })
 		from = max(from-rapid.IntRange(0, 2).Draw(w.t, "again"), 0)
@@ -480,6 +502,12 @@ func (w *world) stream(k *worker, most int) func() error {
 		var upTo change.Position
 		for _, t := range txns {
 			for _, ev := range t.events {
+				if b == nil || b.Layout().Table != ev.Table {
+					var err error
+					if b, err = w.reshape(m, b, ev); err != nil {
+						return err
+					}
+				}
 				if err := b.Append(ev); err != nil {
 					return err
 				}
@@ -493,7 +521,7 @@ func (w *world) stream(k *worker, most int) func() error {
 			upTo = change.Position{Epoch: 1, CommitLSN: t.lsn, Ordinal: uint64(len(t.events))}
 		}
 		before := m.Applied()
-		_, err = m.Commit(w.ctx, b, upTo)
+		_, err := m.Commit(w.ctx, b, upTo)
 		if err == nil && m.Applied().Before(before) {
 			w.t.Fatalf("history went back from %s to %s", before, m.Applied())
 		}
@@ -502,6 +530,26 @@ func (w *world) stream(k *worker, most int) func() error {
 		}
 		return err
 	}
+}
+
+// reshape returns a batch for the shape of an event, with the rows of the shape
+// before staged.
+func (w *world) reshape(m *Mirror, b *batch.Batch, ev *change.Event) (*batch.Batch, error) {
+	if b != nil {
+		if err := m.Stage(w.ctx, b); err != nil {
+			return nil, err
+		}
+	}
+	if m.Applied().Before(ev.Position) {
+		if err := m.Evolve(w.ctx, ev.Table); err != nil {
+			return nil, err
+		}
+	}
+	layout, err := m.Layout(ev.Table)
+	if err != nil {
+		return nil, err
+	}
+	return batch.New(layout), nil
 }
 
 func (w *world) beginCopy(k *worker) func() error {
@@ -519,8 +567,13 @@ func (w *world) writeChunk(k *worker, id string, chunk int) func() error {
 	return func() error {
 		c := w.copies[id]
 		n := int64(0)
-		got, _, err := k.mirror.WriteChunk(w.ctx, id, chunk, func(yield func(*change.Tuple) error) error {
-			for i, r := range w.source.before(c.Cut) {
+		m, err := k.lake.Mirror(w.ctx, w.source.table, MirrorOptions{})
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		got, _, err := m.WriteChunk(w.ctx, id, chunk, func(yield func(*change.Tuple) error) error {
+			for i, r := range w.source.pad(w.source.before(c.Cut)) {
 				if i%chunks == chunk {
 					n++
 					t := tuple(r)
@@ -657,18 +710,25 @@ func (w *world) checkLatest() {
 	if v.state.Incarnation == 0 {
 		return
 	}
+	var columns []string
+	for _, c := range w.source.table.Columns {
+		if snap.Metadata().Schema.Field(c.Name) >= 0 {
+			columns = append(columns, c.Name)
+		}
+	}
+	missing := strings.Repeat("|"+null, len(w.source.table.Columns)-len(columns))
 	var got []string
-	for b, err := range snap.Read(w.ctx, deltalog.ReadOptions{Columns: []string{"id", "part", "note", "big"}}) {
+	for b, err := range snap.Read(w.ctx, deltalog.ReadOptions{Columns: columns}) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		for i := range b.Rows() {
-			got = append(got, readRow(b, i))
+			got = append(got, readRow(b, i)+missing)
 		}
 	}
 	var want []string
-	for _, r := range w.source.upTo(v.position) {
-		want = append(want, r[:4].String())
+	for _, r := range w.source.pad(w.source.upTo(v.position)) {
+		want = append(want, r.String())
 	}
 	slices.Sort(got)
 	slices.Sort(want)
@@ -711,7 +771,13 @@ func (w *world) finish() {
 	w.source.commit(w.t)
 	w.do(k, false, w.stream(k, len(w.source.txns)))
 	w.checkLatest()
-	w.do(k, false, func() error { w.prove(m()); return nil })
+	w.do(k, false, func() error {
+		if err := m().Evolve(w.ctx, w.source.table); err != nil {
+			return err
+		}
+		w.prove(m())
+		return nil
+	})
 }
 
 func (w *world) prove(m *Mirror) {
@@ -760,7 +826,7 @@ func (w *world) compare(m *Mirror, what string, asOf change.Position, rows []row
 	}
 	defer rebuilt.Close()
 	source, err := m.lake.SourceRows(w.ctx, m, w.scratch, func(yield func(*change.Tuple) error) error {
-		for _, r := range rows {
+		for _, r := range w.source.pad(rows) {
 			tu := tuple(r)
 			if err := yield(&tu); err != nil {
 				return err
