@@ -19,7 +19,7 @@ import (
 // once, or nothing does.
 type Commit struct {
 	// Read is the version that the commit was planned on; it becomes the
-	// version after. Nil means [Table.Snapshot].
+	// version after. Nil means [Table.Snapshot], which the attempt sets.
 	Read *Snapshot
 	// Operation names what is done, such as WRITE, for people to read. Params
 	// and Metrics tell more about it; nil means nothing.
@@ -56,10 +56,10 @@ type Commit struct {
 func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	read := c.Read
-	if read == nil {
-		read = t.snap.Load()
+	if c.Read == nil {
+		c.Read = t.snap.Load()
 	}
+	read := c.Read
 	version := read.version + 1
 	if read.version >= 0 && t.stale(t.now()) {
 		if err := t.rediscover(ctx); err != nil {
@@ -130,14 +130,14 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 // returns an error wrapping ErrConflict where others changed the protocol, the
 // metadata, an application's progress or a domain that c sets too, or took away
 // or changed a file that c removes. Files that others added are no conflict:
-// whoever plans by what is in the table judges those.
+// whoever plans by what is in the table judges those. c has been tried once.
 func (c *Commit) Conflict(now *Snapshot) error {
 	switch {
 	case now.metadata.ID != c.Read.metadata.ID:
 		return fmt.Errorf("%w: another table has taken this one's place", ErrConflict)
-	case !samePointerOrJSON(now.protocol, c.Read.protocol):
+	case !now.protocol.equal(c.Read.protocol):
 		return fmt.Errorf("%w: the protocol has changed", ErrConflict)
-	case now.metadata != c.Read.metadata && !now.metadata.equal(c.Read.metadata):
+	case !now.metadata.equal(c.Read.metadata):
 		return fmt.Errorf("%w: the metadata has changed", ErrConflict)
 	}
 	for _, t := range c.Txns {
@@ -158,14 +158,15 @@ func (c *Commit) Conflict(now *Snapshot) error {
 	return nil
 }
 
-func samePointerOrJSON(a, b *Protocol) bool {
-	return a == b || a.MinReader == b.MinReader && a.MinWriter == b.MinWriter &&
-		slices.Equal(a.ReaderFeatures, b.ReaderFeatures) && slices.Equal(a.WriterFeatures, b.WriterFeatures)
+// equal tells whether two protocols ask for the same.
+func (p *Protocol) equal(o *Protocol) bool {
+	return p == o || p.MinReader == o.MinReader && p.MinWriter == o.MinWriter &&
+		slices.Equal(p.ReaderFeatures, o.ReaderFeatures) && slices.Equal(p.WriterFeatures, o.WriterFeatures)
 }
 
 // equal tells whether two metadata say the same.
 func (m *Metadata) equal(o *Metadata) bool {
-	return m.ID == o.ID && m.Name == o.Name && m.Description == o.Description && m.Schema.Equal(o.Schema) &&
+	return m == o || m.ID == o.ID && m.Name == o.Name && m.Description == o.Description && m.Schema.Equal(o.Schema) &&
 		slices.Equal(m.PartitionColumns, o.PartitionColumns) && maps.Equal(m.Configuration, o.Configuration)
 }
 

@@ -544,3 +544,60 @@ func TestTableThatWasReplacedIsNoticed(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+func TestFollowerForgetsWhatACheckpointRemembers(t *testing.T) {
+	st := storetest.NewMemory()
+	writer := newTestTable(t, st)
+	follower := mustOpen(t, st)
+	last := fakeFile("f", 1)
+	mustCommit(t, writer, &Commit{Operation: "WRITE", Add: []*File{last}})
+	for i := range 350 {
+		next := fakeFile(fmt.Sprint("f", i), 1)
+		mustCommit(t, writer, &Commit{Operation: "WRITE", Remove: []*File{last}, Add: []*File{next}})
+		last = next
+		if writer.CheckpointDue() {
+			if err := writer.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := follower.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	for r := follower.Snapshot().removed; r != nil; r = r.before {
+		n++
+	}
+	if n > 250 {
+		t.Fatalf("it keeps what %d commits removed", n)
+	}
+	if got, want := describe(follower.Snapshot()), describe(writer.Snapshot()); got != want {
+		t.Fatalf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestRacingWritersOnTheLocalDisk(t *testing.T) {
+	const writers, each = 4, 15
+	st, err := store.NewLocal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	newTestTable(t, st)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			table := mustOpen(t, st)
+			for i := range each {
+				f := writeFile(t, table, FileOptions{}, idNames(int64(w*each+i), 1))
+				if _, err := table.CommitAppend(t.Context(), &Commit{Operation: "WRITE", Add: []*File{f}}, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s := mustOpen(t, st).Snapshot()
+	if got := readIDs(t, s, ReadOptions{}); len(got) != writers*each || s.Version() != writers*each {
+		t.Fatalf("version %d has ids %v", s.Version(), got)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -299,6 +301,14 @@ func checkFile(path string, v *Vector) error {
 func statsRows(stats string) int64 {
 	if stats == "" {
 		return -1
+	}
+	// Most writers begin with it: then the rest need not be parsed.
+	if rest, ok := strings.CutPrefix(stats, `{"numRecords":`); ok {
+		if i := strings.IndexAny(rest, ",}"); i > 0 {
+			if n, err := strconv.ParseInt(rest[:i], 10, 64); err == nil && n >= 0 {
+				return n
+			}
+		}
 	}
 	var s struct {
 		NumRecords *int64 `json:"numRecords"`

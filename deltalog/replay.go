@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -64,8 +65,18 @@ func listLog(ctx context.Context, st store.Store, from Version) (*listing, error
 	return l, nil
 }
 
-// load reads a version from the log; head means the newest.
+// load reads a version from the log; head means the newest. Commits can be
+// cleaned away between the listing and their reading: then there is a newer
+// checkpoint, which a second attempt finds.
 func load(ctx context.Context, st store.Store, at Version) (*Snapshot, error) {
+	s, err := loadOnce(ctx, st, at)
+	if errors.Is(err, ErrCorrupt) && ctx.Err() == nil {
+		s, err = loadOnce(ctx, st, at)
+	}
+	return s, err
+}
+
+func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error) {
 	from := Version(0)
 	if hint, ok := readHint(ctx, st); ok && (at == head || hint <= at) {
 		from = hint
@@ -214,7 +225,8 @@ func (s *Snapshot) withCommitTime(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read version %d: %w", s.version, err)
 	}
-	c, err := parseCommit(b)
+	line, _, _ := bytes.Cut(b, []byte("\n")) // where a table has these times, commitInfo is first
+	c, err := parseCommit(line)
 	if err != nil {
 		return nil, fmt.Errorf("version %d: %w", s.version, err)
 	}

@@ -55,14 +55,15 @@ type removals struct {
 
 // since returns the list without what was removed at v or before.
 func (r *removals) since(v Version) *removals {
-	if r == nil || r.version <= v {
-		return nil
+	var later []*removals
+	for at := r; at != nil && at.version > v; at = at.before {
+		later = append(later, at)
 	}
-	before := r.before.since(v)
-	if before == r.before {
-		return r
+	var list *removals
+	for _, at := range slices.Backward(later) {
+		list = &removals{version: at.version, files: at.files, before: list}
 	}
-	return &removals{version: r.version, files: r.files, before: before}
+	return list
 }
 
 // Version returns the version of the table that this is.

@@ -168,7 +168,25 @@ func (t *Table) refresh(ctx context.Context) (*Snapshot, error) {
 		return nil, t.replaced(s)
 	}
 	t.headAt = at
-	return t.publish(s), nil
+	return t.publish(t.noticeCheckpoint(ctx, s)), nil
+}
+
+// noticeCheckpoint looks, every hundred commits after the newest checkpoint
+// known, for one by another writer: what was removed before it need not be kept.
+func (t *Table) noticeCheckpoint(ctx context.Context, s *Snapshot) *Snapshot {
+	old := t.snap.Load()
+	if s.removed == nil || (s.version-s.base.version)/checkpointCommits == (old.version-s.base.version)/checkpointCommits {
+		return s
+	}
+	b, err := t.st.Get(ctx, hintName)
+	if err != nil {
+		return s
+	}
+	h, ok := parseHint(b)
+	if !ok || h.Version <= s.base.version || h.Version > s.version {
+		return s
+	}
+	return s.withBase(checkpointRef{version: h.Version, parts: h.Parts, bytes: h.SizeInBytes, logBytes: s.logBytes})
 }
 
 func (t *Table) replaced(s *Snapshot) error {
