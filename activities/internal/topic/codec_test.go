@@ -216,6 +216,39 @@ func TestAddingAChangeDoesNotAllocate(t *testing.T) {
 	}
 }
 
+func TestMarkerComesAfterTheChangesBeforeIt(t *testing.T) {
+	a := newAssembler(1, 3, 1<<10, 1<<20)
+	for oid := uint32(1); oid <= 9; oid++ {
+		a.schema(oid, tableOf(oid).Fingerprint, assign(oid, 3))
+	}
+	for tx := range change.LSN(3) {
+		must(t, a.begin(tx+1, 0, 1))
+		if tx == 1 {
+			must(t, a.marker("token"))
+		}
+		for oid := uint32(1); oid <= 9; oid++ {
+			must(t, a.change(oid, tableOf(oid).Fingerprint, change.Create, nil, row("1", "a")))
+		}
+		must(t, a.commit(tx+1))
+	}
+	r := a.take(newRound(3))
+	for p := range r.parts {
+		marked := false
+		for i := range r.parts[p].ends {
+			var rec Record
+			must(t, rec.parse(r.parts[p].record(i)))
+			if rec.Kind == KindMarker {
+				marked = true
+			} else if marked != (rec.Data.First.CommitLSN > 2) {
+				t.Errorf("partition %d: changes from %s, marker before it: %t", p, rec.Data.First, marked)
+			}
+		}
+		if !marked {
+			t.Errorf("partition %d has no marker", p)
+		}
+	}
+}
+
 // Batches are held against kafka-go's own reader in the tests with a broker;
 // this one checks what it does not look at.
 func TestBatchSizeIsBounded(t *testing.T) {
