@@ -83,8 +83,10 @@ func (c *patientConn) Read(p []byte) (int, error) {
 	if c.socket == nil {
 		return c.TCPConn.Read(p)
 	}
-	if c.mark > 1 {
-		c.await()
+	if c.mark > 1 && c.await() {
+		// A deadline that passed meanwhile must not hide what lies there.
+		_ = c.TCPConn.SetReadDeadline(time.Time{})
+		defer c.limit(time.Time{})
 	}
 	n, err := c.TCPConn.Read(p)
 	if c.mark == 1 && n >= busy {
@@ -94,8 +96,8 @@ func (c *patientConn) Read(p []byte) (int, error) {
 }
 
 // await returns when the mark is reached or patience ends, having lowered the
-// mark in case that little came.
-func (c *patientConn) await() {
+// mark in case that little came. It tells whether anything can be read at once.
+func (c *patientConn) await() bool {
 	n, err := c.socket.queued()
 	if err == nil && n < lowWater {
 		c.limit(time.Now().Add(patience))
@@ -106,6 +108,7 @@ func (c *patientConn) await() {
 	if err != nil || n < busy {
 		c.setMark(1)
 	}
+	return err == nil && n > 0
 }
 
 // setMark sets the low water mark, and gives patience up where it cannot.
