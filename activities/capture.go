@@ -212,6 +212,9 @@ func (c *capturer) upkeep(now time.Time, idle bool) error {
 				return fmt.Errorf("confirm %s: %w", c.confirmed, err)
 			}
 			c.told = now
+			if idle {
+				c.l.beat() // a wait for the source, which the stream itself limits
+			}
 		}
 	}
 	stats := c.publisher.Stats()
