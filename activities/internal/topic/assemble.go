@@ -7,10 +7,6 @@ import (
 	"github.com/millrace-io/millrace/activities/change"
 )
 
-// ErrDiverged: the WAL gives other changes than those that the topic has at
-// the same positions.
-var ErrDiverged = errors.New("the WAL differs from what the topic holds")
-
 // assembler turns changes into records, round by round. It does no I/O.
 //
 // A round is what is sent while the next one is being assembled. It ends with

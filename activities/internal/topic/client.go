@@ -132,29 +132,26 @@ func (c *Client) layout(ctx context.Context, topic string) (partitions, replicas
 	if err != nil {
 		return 0, 0, err
 	}
-	for i := range res.Topics {
-		t := &res.Topics[i]
-		if t.ErrorCode == int16(kafka.UnknownTopicOrPartition) {
-			break
-		}
-		if t.ErrorCode != 0 {
-			err := error(kafka.Error(t.ErrorCode))
-			if p := permanent(err); p != nil {
-				err = p
-			}
-			return 0, 0, fmt.Errorf("topic %q: %w", topic, err)
-		}
-		for j := range t.Partitions {
-			if n := len(t.Partitions[j].ReplicaNodes); j == 0 || n < replicas {
-				replicas = n
-			}
-		}
-		return len(t.Partitions), replicas, nil
+	if len(res.Topics) == 0 || res.Topics[0].ErrorCode == int16(kafka.UnknownTopicOrPartition) {
+		return 0, 0, fmt.Errorf("%w: %q", ErrTopicMissing, topic)
 	}
-	return 0, 0, fmt.Errorf("%w: %q", ErrTopicMissing, topic)
+	t := &res.Topics[0]
+	if t.ErrorCode != 0 {
+		err := error(kafka.Error(t.ErrorCode))
+		if p := permanent(err); p != nil {
+			err = p
+		}
+		return 0, 0, fmt.Errorf("topic %q: %w", topic, err)
+	}
+	for j := range t.Partitions {
+		if n := len(t.Partitions[j].ReplicaNodes); j == 0 || n < replicas {
+			replicas = n
+		}
+	}
+	return len(t.Partitions), replicas, nil
 }
 
-// span returns the bounds of each partition of a topic.
+// spans returns the bounds of each partition of a topic.
 func (c *Client) spans(ctx context.Context, topic string, partitions int) ([]Span, error) {
 	spans := make([]Span, partitions)
 	for p := range spans {
@@ -317,8 +314,10 @@ func (c *Client) ensureOne(ctx context.Context, name string, partitions, replica
 	}
 	for _, r := range rules {
 		if value, known := settings[r.name]; known && !r.ok(value) {
-			faults = append(faults, &SettingError{name, r.name, value, r.want,
-				fmt.Sprintf("kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config %s=%s", name, r.name, r.set)})
+			faults = append(faults, &SettingError{
+				name, r.name, value, r.want,
+				fmt.Sprintf("kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config %s=%s", name, r.name, r.set),
+			})
 		}
 	}
 	return errors.Join(faults...)

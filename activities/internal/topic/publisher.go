@@ -352,17 +352,16 @@ func (p *Publisher) Advance(lsn change.LSN) error {
 	return nil
 }
 
-// Ready waits up to wait until a change can be added without blocking.
+// Ready waits up to wait until a change of up to a quarter of MaxInFlight can
+// be added without blocking, or the publisher has failed. A caller that has
+// other things to do while brokers are away asks it before each change.
 func (p *Publisher) Ready(wait time.Duration) bool {
+	if p.ready() {
+		return true
+	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
-	for {
-		p.mu.Lock()
-		ready := p.err != nil || p.a.round.bytes < p.cfg.MaxInFlight/4
-		p.mu.Unlock()
-		if ready {
-			return true
-		}
+	for !p.ready() {
 		p.signal(p.wake)
 		select {
 		case <-p.room:
@@ -370,6 +369,13 @@ func (p *Publisher) Ready(wait time.Duration) bool {
 			return false
 		}
 	}
+	return true
+}
+
+func (p *Publisher) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err != nil || p.a.round.bytes <= p.cfg.MaxInFlight/4
 }
 
 // Err returns the error that ended the publisher, if any.

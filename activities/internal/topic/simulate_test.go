@@ -329,7 +329,6 @@ func (p *simPublisher) send() {
 			p.job.starts[i] = int64(at)
 		}
 		p.job.queues[i] = p.job.queues[i][1:]
-		open = open[:0]
 		for _, q := range p.job.queues {
 			if len(q) > 0 {
 				return

@@ -28,7 +28,7 @@ var (
 	// ErrTopicSettings: the topic exists with settings that Millrace refuses.
 	ErrTopicSettings = errors.New("topic settings")
 	// ErrDenied: the broker refused our credentials or rights.
-	ErrDenied = errors.New("Kafka refused access")
+	ErrDenied = errors.New("access to Kafka was refused")
 	// ErrRecordTooLarge: one change is larger than the topic's
 	// max.message.bytes.
 	ErrRecordTooLarge = errors.New("change is too large for the topic")
@@ -48,6 +48,9 @@ var (
 	ErrStreamChanged = errors.New("partition was made again")
 	// ErrSchemaUnknown: no schema record has the fingerprint of a data record.
 	ErrSchemaUnknown = errors.New("schema is not in the schemas topic")
+	// ErrDiverged: the WAL gives other changes than those that the topic has at
+	// the same positions.
+	ErrDiverged = errors.New("the WAL differs from what the topic holds")
 	// ErrClosed: the publisher or reader was closed.
 	ErrClosed = errors.New("closed")
 )
