@@ -15,11 +15,12 @@ import (
 // BeginCopy opens an incarnation for c and returns its number. Changes go to
 // history alone until the copy is caught up; latest keeps its rows until then.
 // Columns that cannot hold c.Table's values are replaced by others of another
-// name. A second call with the same ID changes nothing.
+// name. A second call for the same copy changes nothing; one of the same ID with
+// another cut, table or number of chunks opens an incarnation of its own.
 func (m *Mirror) BeginCopy(ctx context.Context, c Copy) (incarnation int64, err error) {
 	v, err := m.history.refresh(ctx)
 	for ; err == nil; v, err = m.history.refresh(ctx) {
-		if v.copy.is(c.ID) {
+		if v.copy.is(c.ID) && v.copy.start() == c.start() && v.copy.OID == c.Table.OID && v.copy.Chunks == c.Chunks {
 			break
 		}
 		if c.ID == "" || c.Chunks < 0 {
@@ -43,6 +44,11 @@ func (m *Mirror) BeginCopy(ctx context.Context, c Copy) (incarnation int64, err 
 	}
 	m.shape = c.Table
 	return v.copy.Incarnation, nil
+}
+
+// start is the position of the copied rows.
+func (c *Copy) start() change.Position {
+	return change.Position{Epoch: c.Epoch, CommitLSN: c.Cut}
 }
 
 func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err error) {

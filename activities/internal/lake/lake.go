@@ -92,7 +92,8 @@ const (
 	// CatchingUp: the copy is complete, latest is behind history. CatchUp ends
 	// it.
 	CatchingUp Phase = "catching-up"
-	// Live: latest equals history. Changes go to both.
+	// Live: changes go to both. Should a crash have come between the two
+	// commits, LatestApplied is before Applied until CatchUp or the next Commit.
 	Live Phase = "live"
 )
 
@@ -116,7 +117,7 @@ type State struct {
 
 // Copy is one full copy of a table.
 type Copy struct {
-	// ID names the copy. A second BeginCopy of the same ID changes nothing.
+	// ID names the copy. A second BeginCopy of the same copy changes nothing.
 	ID string
 	// Table is the table's shape under the snapshot.
 	Table *change.Table

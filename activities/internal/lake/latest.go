@@ -119,7 +119,14 @@ func (m *Mirror) CatchUp(ctx context.Context, maxRows int) (done bool, err error
 		if err != nil {
 			return false, fmt.Errorf("catch up %s: %w", m.name, err)
 		}
-		if hv.key == keyNone || m.phase(hv) != CatchingUp {
+		if hv.key == keyNone {
+			return true, nil
+		}
+		lv, err := m.latest.Load().view()
+		if err != nil {
+			return false, fmt.Errorf("catch up %s: %w", m.name, err)
+		}
+		if !lv.follows(hv) || !lv.position.Before(hv.position) {
 			return true, nil
 		}
 	}

@@ -361,7 +361,7 @@ func (m *Mirror) phase(v *view) Phase {
 		return CatchingUp
 	}
 	lv, err := latest.view()
-	if err != nil || !lv.follows(v) || lv.position.Before(v.position) {
+	if err != nil || !lv.follows(v) {
 		return CatchingUp
 	}
 	return Live

@@ -120,13 +120,16 @@ func (s *shaper) field(c *change.Column, typ schema.Type, known []schema.Field) 
 	for i := range known {
 		f := &known[i]
 		o := originOf(f)
+		if o.column == "" {
+			continue
+		}
 		sameAttr := c.Attr == 0 || o.attr == 0 || o.attr == c.Attr
 		switch {
 		case o.column == c.Name && f.Type.Equal(typ) && (sameAttr || !s.strict):
 			return *f, true, nil
 		case o.column == c.Name:
 			other = f
-		case o.column != "" && c.Attr != 0 && o.attr == c.Attr:
+		case c.Attr != 0 && o.attr == c.Attr:
 			other = f
 		}
 	}
@@ -135,7 +138,7 @@ func (s *shaper) field(c *change.Column, typ schema.Type, known []schema.Field) 
 	}
 	for i := range known {
 		f := known[i]
-		if originOf(&f).retired != c.Name || !f.Type.Equal(typ) {
+		if o := originOf(&f); o.retired == "" || o.retired != c.Name || !f.Type.Equal(typ) {
 			continue
 		}
 		if s.strict { // the column is back

@@ -862,7 +862,7 @@ func TestEveryCrashAndInterleavingEndsEqual(t *testing.T) {
 
 // memoryDir returns a folder in memory where there is one, so that nothing
 // waits for the disk.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "millrace-lake-")
 	if err != nil {
 		return t.TempDir()
