@@ -23,8 +23,8 @@ type Database struct {
 	// Password is a reference; empty where the source asks for none.
 	Password Secret `json:"password,omitempty"`
 	// Tables are patterns schema.table, where * stands for any run of
-	// characters; those that begin with ! exclude. A table is mirrored when one
-	// of the others matches it and none of these does.
+	// characters; those that begin with ! exclude. The last pattern that fits a
+	// table decides whether it is mirrored.
 	Tables []string `json:"tables"`
 	// Columns are the casts of single columns.
 	Columns []Cast `json:"columns,omitempty"`

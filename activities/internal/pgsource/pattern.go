@@ -27,14 +27,43 @@ func system(schema string) bool {
 }
 
 // fits tells whether a pattern names a table. Names may hold dots themselves, so
-// every dot of the pattern is tried as the one between schema and name.
+// every dot of the pattern is tried as the one between schema and name, unless
+// quotes say which it is.
 func fits(pattern, schema, name string) bool {
+	if strings.Contains(pattern, `"`) {
+		first, rest := unquote(pattern)
+		rest, dotted := strings.CutPrefix(rest, ".")
+		second, rest := unquote(rest)
+		return dotted && rest == "" && glob(first, schema) && glob(second, name)
+	}
 	for i := range len(pattern) {
 		if pattern[i] == '.' && glob(pattern[:i], schema) && glob(pattern[i+1:], name) {
 			return true
 		}
 	}
 	return false
+}
+
+// unquote returns the first part of a dotted name without its quotes, and what
+// follows it.
+func unquote(s string) (part, rest string) {
+	if !strings.HasPrefix(s, `"`) {
+		i := strings.IndexByte(s, '.')
+		if i < 0 {
+			i = len(s)
+		}
+		return s[:i], s[i:]
+	}
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] != '"':
+		case strings.HasPrefix(s[i+1:], `"`):
+			i++
+		default:
+			return strings.ReplaceAll(s[1:i], `""`, `"`), s[i+1:]
+		}
+	}
+	return s, ""
 }
 
 // glob matches the whole of s. On a mismatch it goes back to the last star
