@@ -108,12 +108,17 @@ func (c *capturer) run() error {
 	var m pgoutput.Message
 	check := time.Now()
 	for {
-		if !c.inTx && c.l.halted() || c.l.ctx.Err() != nil {
+		// What Kafka does not take is read from the slot again: no boundary is
+		// worth waiting for then.
+		if c.l.halted() && (!c.inTx || !c.publisher.Ready(0)) || c.l.ctx.Err() != nil {
 			return c.l.ctx.Err()
 		}
-		got, err := c.stream.Next(&m, 10*time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("read slot of %s: %w", c.in.DB.Name, err)
+		got, room := false, c.publisher.Ready(100*time.Millisecond)
+		if room {
+			var err error
+			if got, err = c.stream.Next(&m, 10*time.Millisecond); err != nil {
+				return fmt.Errorf("read slot of %s: %w", c.in.DB.Name, err)
+			}
 		}
 		if got {
 			if err := c.message(&m); err != nil {
@@ -122,7 +127,7 @@ func (c *capturer) run() error {
 		}
 		if now := time.Now(); !got || now.Sub(check) > 100*time.Millisecond {
 			check = now
-			if err := c.upkeep(now, !got); err != nil {
+			if err := c.upkeep(now, room && !got); err != nil {
 				return err
 			}
 		}

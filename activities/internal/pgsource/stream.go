@@ -272,11 +272,13 @@ func (s *Stream) Confirm(lsn change.LSN) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.confirmed = max(s.confirmed, lsn)
-	return s.status()
+	return s.status(false)
 }
 
-// status sends what is confirmed. The caller holds mu.
-func (s *Stream) status() error {
+// status sends what is confirmed and may ask for an answer: a server that has
+// nothing to say and hears from its reader often enough says nothing at all.
+// The caller holds mu.
+func (s *Stream) status(ask bool) error {
 	if s.failed != nil {
 		return s.fault(s.failed)
 	}
@@ -287,7 +289,7 @@ func (s *Stream) status() error {
 	// All three are set: what is not written to Kafka is not flushed either.
 	at := pglogrepl.LSN(s.confirmed)
 	err := pglogrepl.SendStandbyStatusUpdate(context.Background(), s.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: at, WALFlushPosition: at, WALApplyPosition: at,
+		WALWritePosition: at, WALFlushPosition: at, WALApplyPosition: at, ReplyRequested: ask,
 	})
 	if err != nil {
 		s.failed = err
@@ -309,7 +311,7 @@ func (s *Stream) report(every time.Duration) {
 		case <-s.answer:
 		}
 		s.mu.Lock()
-		_ = s.status() // Next returns it
+		_ = s.status(true) // Next returns it
 		s.mu.Unlock()
 	}
 }
