@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -33,6 +34,7 @@ type historyRow struct {
 // historyTable is the contents of a history table.
 type historyTable struct {
 	columns []schema.Field // source columns
+	names   []string       // of those columns in PostgreSQL
 	rows    []historyRow   // by position
 }
 
@@ -56,8 +58,16 @@ func readHistory(t testing.TB, uri string) *historyTable {
 	snap := openTable(t, uri).Snapshot()
 	h := &historyTable{}
 	for _, f := range snap.Metadata().Schema.Fields {
-		if !strings.HasPrefix(f.Name, "__") {
-			h.columns = append(h.columns, f)
+		var origin struct {
+			Column string `json:"millrace.column"`
+		}
+		if len(f.Metadata) > 0 {
+			if err := json.Unmarshal(f.Metadata, &origin); err != nil {
+				t.Fatalf("%s: metadata of %s: %v", uri, f.Name, err)
+			}
+		}
+		if origin.Column != "" {
+			h.columns, h.names = append(h.columns, f), append(h.names, origin.Column)
 		}
 	}
 	for b, err := range snap.Read(t.Context(), deltalog.ReadOptions{}) {
@@ -253,7 +263,7 @@ func (o *oracle) checkHistory(table, uri string) {
 	}
 	i := 0
 	for n, c := range want[skip:] {
-		rows, err := c.expected(h.columns, id)
+		rows, err := c.expected(h, id)
 		if err != nil {
 			o.t.Fatalf("%s: %v", table, err)
 		}
@@ -300,11 +310,11 @@ func compareRows(want, have historyRow, c change, columns []schema.Field) string
 
 // expected are the history rows of one change: two where the identity of the
 // row changes, or where rows have no key to be updated by.
-func (c *change) expected(columns []schema.Field, id identity) ([]historyRow, error) {
+func (c *change) expected(h *historyTable, id identity) ([]historyRow, error) {
 	row := func(op string, from, fallback []field) (historyRow, error) {
 		r := historyRow{op: op, xid: c.xid, ordinal: c.ordinal}
-		for _, col := range columns {
-			v, unchanged, err := value(col, from, fallback)
+		for i, col := range h.columns {
+			v, unchanged, err := value(col.Type, h.names[i], from, fallback)
 			if err != nil {
 				return r, fmt.Errorf("transaction %d, column %s: %w", c.xid, col.Name, err)
 			}
@@ -357,17 +367,17 @@ func find(row []field, name string) *field {
 
 // value is a column of a row as cell writes it. What was not sent is taken from
 // the fallback, which may not have it either.
-func value(col schema.Field, row, fallback []field) (text string, unchanged bool, err error) {
-	f := find(row, col.Name)
+func value(t schema.Type, name string, row, fallback []field) (text string, unchanged bool, err error) {
+	f := find(row, name)
 	if f != nil && f.unchanged {
-		if f = find(fallback, col.Name); f == nil {
+		if f = find(fallback, name); f == nil {
 			return null, true, nil
 		}
 	}
 	if f == nil || f.null {
 		return null, false, nil
 	}
-	text, err = printed(col.Type, f.text)
+	text, err = printed(t, f.text)
 	return text, false, err
 }
 

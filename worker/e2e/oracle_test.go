@@ -17,7 +17,9 @@ type oracle struct {
 	slot   string
 	tables map[string][]change // by name, in commit order
 	open   *transaction
-	last   lsn // end of the last transaction
+	// alias names the table that a partition's changes are published as.
+	alias map[string]string
+	last  lsn // end of the last transaction
 }
 
 // change is one change of one table.
@@ -57,7 +59,11 @@ func newOracle(src *source) *oracle {
 func (o *oracle) drain() {
 	o.t.Helper()
 	ctx := o.t.Context()
-	c := connect(o.t, o.src.url)
+	c, err := pgx.Connect(ctx, o.src.url)
+	if err != nil {
+		o.t.Fatalf("connect to PostgreSQL: %v", err)
+	}
+	defer c.Close(ctx)
 	// Values print as the product pins them: a part of its contract.
 	for name, value := range map[string]string{
 		"DateStyle": "ISO", "IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "1",
@@ -169,6 +175,9 @@ func (o *oracle) change(xid uint32, rest string) error {
 		return fmt.Errorf("%q is left over", rest)
 	}
 	for _, t := range tables {
+		if whole := o.alias[t]; whole != "" {
+			t = whole
+		}
 		o.open.changes = append(o.open.changes, c)
 		o.open.tables = append(o.open.tables, t)
 	}

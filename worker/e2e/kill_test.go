@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Kills of the test below.
+const (
+	killsInCopy   = 10
+	killsInStream = 22
+)
+
+// seed returns the seed of a test: that of MILLRACE_SEED, else a new one.
+// It is printed, so that a failure can be repeated.
+func seed(t testing.TB) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(os.Getenv("MILLRACE_SEED"), 10, 64)
+	if err != nil {
+		n = rand.Uint64N(1 << 32)
+	}
+	fmt.Printf("%s: MILLRACE_SEED=%d\n", t.Name(), n)
+	return n
+}
+
+func TestNothingIsLostOrDoubledByKills(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	n := seed(t)
+	rng := rand.New(rand.NewPCG(n, 0))
+	moment := func(most time.Duration) { time.Sleep(time.Duration(rng.Int64N(int64(most)))) }
+	src := newShop(s, "kills")
+	bulk := func(i int) {
+		src.exec(fmt.Sprintf(`CREATE TABLE bulk_%d AS SELECT i AS id, md5(i::text) AS a, i * 0.5::numeric(12,2) AS b, now() AS at FROM generate_series(1, 150000) i`, i))
+		src.exec(fmt.Sprintf(`ALTER TABLE bulk_%d ADD PRIMARY KEY (id)`, i))
+	}
+	bulk(0)
+	o := newOracle(src)
+	stop := traffic(src, n, 100)
+	workers := map[string]*worker{"a": s.worker("a")}
+	s.must("apply")
+
+	tables := 1
+	for kills := 0; kills < killsInCopy; {
+		if !src.busy("hold/") {
+			select {
+			case <-workers["a"].done:
+				t.Fatalf("the worker ended by itself: %v", workers["a"].err)
+			case <-time.After(20 * time.Millisecond):
+			}
+			if src.number(`SELECT count(*) FROM pg_class WHERE relname ~ '^bulk'`) == int64(tables) && s.settled(src.name) {
+				bulk(tables) // all is copied already: another table, for another copy
+				tables++
+			}
+			continue
+		}
+		moment(700 * time.Millisecond)
+		if src.busy("hold/") {
+			kills++
+		}
+		workers["a"].kill()
+		workers["a"] = s.launch("a")
+	}
+
+	// Now two workers, of which one or both die while changes stream.
+	workers["b"] = s.launch("b")
+	for kills := 0; kills < killsInStream; {
+		if rng.IntN(3) == 0 {
+			moment(6 * time.Second) // lanes get going
+		} else {
+			moment(1500 * time.Millisecond)
+		}
+		victims := [][]string{{"a"}, {"b"}, {"a", "b"}}[rng.IntN(3)]
+		for _, name := range victims {
+			workers[name].kill()
+			kills++
+		}
+		for _, name := range victims {
+			workers[name] = s.launch(name)
+		}
+	}
+	if n := stop(); n < 500 {
+		t.Errorf("the load did only %d transactions", n)
+	}
+	s.must("wait", src.name, "--until", "live", "--timeout", "120s")
+	s.caughtUp(src.name)
+	s.proven(o)
+}
+
+// settled tells whether no table is on its way to live.
+func (s *site) settled(name string) bool {
+	s.t.Helper()
+	r := s.run("status", name, "--json")
+	if r.code != 0 {
+		return false // the worker is starting
+	}
+	for _, table := range s.status(name).Tables {
+		if table.Phase != "live" {
+			return false
+		}
+	}
+	return true
+}
