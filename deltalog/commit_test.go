@@ -601,3 +601,37 @@ func TestRacingWritersOnTheLocalDisk(t *testing.T) {
 		t.Fatalf("version %d has ids %v", s.Version(), got)
 	}
 }
+
+func TestTablesThatNeedMoreAreReadButNotWritten(t *testing.T) {
+	const line = `{"metaData":{"id":"t","format":{"provider":"parquet"},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"id\",\"type\":\"long\",\"nullable\":true,\"metadata\":{%s}}]}","partitionColumns":[],"configuration":{%s}}}`
+	for _, c := range []struct {
+		name, protocol, field, property, want string // want is empty where it can be written
+	}{
+		{name: "row tracking", protocol: `"minWriterVersion":7,"writerFeatures":["rowTracking"]`, want: "rowTracking"},
+		{name: "invariants listed", protocol: `"minWriterVersion":7,"writerFeatures":["invariants"]`},
+		{name: "invariants", protocol: `"minWriterVersion":2`, field: `\"delta.invariants\":\"{}\"`, want: "invariants"},
+		{name: "constraints", protocol: `"minWriterVersion":3`, property: `"delta.constraints.c":"id > 0"`, want: "checkConstraints"},
+		{name: "change data feed", protocol: `"minWriterVersion":4`, property: `"delta.enableChangeDataFeed":"true"`, want: "changeDataFeed"},
+		{name: "change data feed off", protocol: `"minWriterVersion":4`},
+		{name: "generated columns", protocol: `"minWriterVersion":4`, field: `\"delta.generationExpression\":\"1\"`, want: "generatedColumns"},
+		{name: "identity columns", protocol: `"minWriterVersion":6`, field: `\"delta.identity.start\":1`, want: "identityColumns"},
+		{name: "oldest", protocol: `"minWriterVersion":1`},
+		{name: "unheard of", protocol: `"minWriterVersion":7,"writerFeatures":["timeMachine"]`, want: "timeMachine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := storetest.NewMemory()
+			body := fmt.Sprintf(`{"protocol":{"minReaderVersion":1,%s}}`, c.protocol) + "\n" + fmt.Sprintf(line, c.field, c.property)
+			if err := st.PutIfAbsent(t.Context(), commitName(0), []byte(body)); err != nil {
+				t.Fatal(err)
+			}
+			table := mustOpen(t, st)
+			_, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("f", 1)}})
+			if c.want == "" && (!won || err != nil) {
+				t.Fatalf("won %v, error %v", won, err)
+			}
+			if c.want != "" && (won || !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.want)) {
+				t.Fatalf("won %v, error %v, want one that names %s", won, err, c.want)
+			}
+		})
+	}
+}

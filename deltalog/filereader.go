@@ -116,8 +116,8 @@ func (r *fileReader) live(b *datafile.Batch) (Live, bool) {
 // selectRows fills index and keep with the live rows of n from first on.
 func (r *fileReader) selectRows(first, n int64) {
 	r.index, r.keep = r.index[:0], r.keep[:0]
-	end := uint64(math.MaxUint64)
-	var next uint64 = end
+	const end = math.MaxUint64
+	next := uint64(end)
 	var hidden roaring64.IntPeekable64
 	if r.hidden != nil {
 		hidden = r.hidden.Iterator()

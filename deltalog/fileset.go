@@ -101,7 +101,7 @@ func (s fileSet) edit(edits []fileEdit) fileSet {
 	if len(s.chunks) == 0 {
 		b.add(merge(nil, edits))
 	}
-	return fileSet{chunks: b.chunks, len: b.len}
+	return fileSet(b)
 }
 
 // merge returns the files of a chunk with edits, all in order.

@@ -193,10 +193,11 @@ func (t *Table) replaced(s *Snapshot) error {
 	return fmt.Errorf("table %s: %w: another table, %s, has taken its place", t.snap.Load().metadata.ID, ErrConflict, s.metadata.ID)
 }
 
-// stale tells whether the head was seen too long ago to be believed.
+// stale tells whether the head was seen too long ago to be believed. A clock
+// that was set back leaves that open, but for the corrections that are common.
 func (t *Table) stale(at time.Time) bool {
 	age := at.Sub(t.headAt)
-	return age < 0 || age > staleAfter
+	return age < -time.Minute || age > staleAfter
 }
 
 // rediscover lists the log after the newest version known. Where commits were
