@@ -76,7 +76,7 @@ func TestServerThatDoesNotAnswer(t *testing.T) {
 }
 
 func TestRefusedRolesAndDatabases(t *testing.T) {
-	server := local.SharedPostgres(t)
+	server := sharedServer(t)
 	good := server.URL("postgres")
 	for _, c := range []struct {
 		name, url, password string

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +18,42 @@ import (
 	"github.com/millrace-io/millrace/deploy/local"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(local.Tests{M: m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(tests{m}) }
+
+// tests also stops the server of another version.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	code := local.RunTests(t.M)
+	if other.server != nil {
+		_ = other.server.Close()
+	}
+	return code
+}
+
+// other is the server that tests share where PG names its version.
+var other struct {
+	sync.Once
+	server *local.Postgres
+	err    error
+}
+
+// sharedServer returns the server that tests share: of the version that the
+// environment variable PG names, else of the usual one.
+func sharedServer(t testing.TB) *local.Postgres {
+	t.Helper()
+	version := os.Getenv("PG")
+	if version == "" || testing.Short() {
+		return local.SharedPostgres(t)
+	}
+	other.Do(func() {
+		other.server, other.err = local.StartPostgres(context.Background(), local.PostgresOptions{Version: version})
+	})
+	if other.err != nil {
+		t.Fatal(other.err)
+	}
+	return other.server
+}
 
 // source is a database of its own on the shared server, and its superuser.
 type source struct {
@@ -30,7 +67,7 @@ type source struct {
 // newSource makes a database. Its slots are dropped with it.
 func newSource(t testing.TB) *source {
 	t.Helper()
-	return newSourceOn(t, local.SharedPostgres(t), "")
+	return newSourceOn(t, sharedServer(t), "")
 }
 
 func newSourceOn(t testing.TB, server *local.Postgres, options string) *source {

@@ -468,7 +468,7 @@ func TestSQLASCIIDatabaseStreamsAnyBytes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a server")
 	}
-	s := newSourceOn(t, local.SharedPostgres(t), "ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+	s := newSourceOn(t, sharedServer(t), "ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
 	s.exec(`SET client_encoding = 'SQL_ASCII'; CREATE TABLE t (id int PRIMARY KEY, v text)`)
 	s.exec(`INSERT INTO t VALUES (1, convert_from('\xff61'::bytea, 'SQL_ASCII'))`)
 	table := s.publish("public.*")[0]
