@@ -313,26 +313,31 @@ type worker struct {
 	streams int // transactions that its stream has committed or dropped
 }
 
-// errCrash ends a process at once.
-var errCrash = errors.New("crash")
+var (
+	// errCrash ends a process at once.
+	errCrash = errors.New("crash")
+	// errFault is what one operation of the store comes to.
+	errFault = errors.New("fault")
+)
 
 // faults crash the process at one operation of the store: nothing that it does
 // afterwards has an effect.
 type faults struct {
-	mu    sync.Mutex
-	after int // operations until the crash; 0 means none
-	late  bool
-	dead  bool
+	mu     sync.Mutex
+	after  int // operations until the crash; 0 means none
+	late   bool
+	passes bool // it is a fault that passes, and no crash
+	dead   bool
 
 	// meanwhile happens once, after so many writes.
 	meanwhile func()
 	writes    int
 }
 
-func (f *faults) set(after int, late bool) {
+func (f *faults) set(after int, late, passes bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.after, f.late, f.dead, f.meanwhile = after, late, false, nil
+	f.after, f.late, f.passes, f.dead, f.meanwhile = after, late, passes, false, nil
 }
 
 // between returns what is to happen at this write, if anything.
@@ -368,7 +373,9 @@ func (f *faults) hit(op storetest.Op, late bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.dead && f.after > 0 && f.late == late {
-		f.after--
+		if f.after--; f.after == 0 && f.passes {
+			return errFault
+		}
 		f.dead = f.after == 0
 	}
 	switch {
@@ -456,9 +463,9 @@ func (w *world) close() {
 // do runs a step in a worker, starting it where it is down, with a crash
 // somewhere in it or not.
 func (w *world) do(k *worker, mayCrash bool, step func() error) {
-	k.faults.set(0, false)
-	if mayCrash && rapid.IntRange(0, 4).Draw(w.t, "crash") == 0 {
-		k.faults.set(rapid.IntRange(1, 12).Draw(w.t, "at operation"), rapid.Bool().Draw(w.t, "after it"))
+	k.faults.set(0, false, false)
+	if mayCrash && rapid.IntRange(0, 3).Draw(w.t, "crash") == 0 {
+		k.faults.set(rapid.IntRange(1, 12).Draw(w.t, "at operation"), rapid.Bool().Draw(w.t, "after it"), rapid.IntRange(0, 2).Draw(w.t, "passes") == 0)
 	}
 	if mayCrash && rapid.IntRange(0, 3).Draw(w.t, "interleave") == 0 {
 		other := w.workers[0]
@@ -476,14 +483,21 @@ func (w *world) do(k *worker, mayCrash bool, step func() error) {
 		}
 		return step()
 	})
-	if crashed || err != nil {
+	if !crashed {
+		k.faults.set(0, false, false)
+	}
+	if err != nil && k.mirror != nil && rapid.Bool().Draw(w.t, "go on") {
+		if err := k.mirror.Refresh(w.ctx); err != nil {
+			w.t.Fatalf("%s: refresh: %v", k.name, err)
+		}
+	} else if crashed || err != nil {
 		k.stop()
 		if crashed && rapid.IntRange(0, 3).Draw(w.t, "lose index") == 0 {
 			_ = os.RemoveAll(k.dir)
 		}
 	}
-	k.faults.set(0, false)
-	if err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrCopyGone) && !errors.Is(err, ErrCopyIncomplete) && !errors.Is(err, ErrNotCopied) {
+	k.faults.set(0, false, false)
+	if err != nil && !errors.Is(err, errFault) && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrCopyGone) && !errors.Is(err, ErrCopyIncomplete) && !errors.Is(err, ErrNotCopied) {
 		w.t.Fatalf("%s: %v", k.name, err)
 	}
 }
@@ -869,4 +883,77 @@ func memoryDir(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
+}
+
+func TestACommitDuringTheLastStepOfCatchingUpIsNotLeftBehind(t *testing.T) {
+	for _, at := range []string{"file", "commit"} {
+		t.Run(at, func(t *testing.T) {
+			ctx, memory := context.Background(), storetest.NewMemory()
+			b := &bench{t: t, ctx: ctx, table: keyed()}
+			var meanwhile func()
+			lakes := map[string]*Lake{}
+			for _, name := range []string{"commit lane", "copy lane"} {
+				l, err := open(ctx, Config{IndexDir: t.TempDir(), Database: "shop"}, &storetest.Faulty{
+					Store: memory,
+					Before: func(op storetest.Op, object string) error {
+						file := strings.HasPrefix(object, "part-") && op == storetest.Create
+						commit := strings.HasPrefix(object, "_delta_log/") && op == storetest.PutIfAbsent
+						if do := meanwhile; do != nil && (at == "file" && file || at == "commit" && commit) {
+							meanwhile = nil
+							do()
+						}
+						return nil
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+				lakes[name] = l
+			}
+			b.lake = lakes["commit lane"]
+			lane := b.handle(b.table)
+			b.mirror = lane
+			b.beginCopy("one", 10)
+			b.commit(20, "c 3|1|b|x")
+			b.lake = lakes["copy lane"]
+			b.mirror = b.handle(b.table)
+			b.endCopy("one", "1|1|a|x")
+			// The last commit before the table is live is the second of latest.
+			if _, err := b.mirror.swapped(ctx); err != nil {
+				t.Fatal(err)
+			}
+			meanwhile = func() {
+				copying := b.mirror
+				b.mirror = lane
+				b.commit(30, "c 4|1|c|x")
+				b.mirror = copying
+			}
+			b.catchUp()
+			if meanwhile != nil {
+				t.Fatal("nothing came between")
+			}
+			if got, want := b.mirror.LatestApplied(), (change.Position{Epoch: 1, CommitLSN: 30, Ordinal: 1}); got != want {
+				t.Fatalf("latest is at %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// swapped has latest hold the rows of the newest copy and nothing later.
+func (m *Mirror) swapped(ctx context.Context) (*view, error) {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	hv, err := m.history.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.openLatest(ctx, hv); err != nil {
+		return nil, err
+	}
+	lv, err := m.latest.Load().refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.swap(ctx, m.latest.Load(), hv, lv)
 }
