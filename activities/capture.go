@@ -35,10 +35,12 @@ func (a *Activities) Capture(actx context.Context, in CaptureInput) (LaneResult,
 		return LaneResult{}, err
 	}
 	defer end()
+	info := activity.GetInfo(actx)
 	c := &capturer{a: a, l: l, in: in, shapes: map[uint32]change.Fingerprint{}}
 	c.figure.Worker = a.cfg.Worker
+	c.told = a.tell(l, info.WorkflowExecution.ID)
+	defer c.told.close()
 	l.report(func() any { return c.progress() })
-	info := activity.GetInfo(actx)
 	err = c.open(fmt.Sprintf("%s/%d", info.WorkflowExecution.RunID, info.Attempt))
 	if err == nil {
 		err = c.run()
@@ -58,13 +60,14 @@ type capturer struct {
 	sql       *pgsource.DB
 	stream    *pgsource.Stream
 	publisher *topic.Publisher
+	told      *teller
 	// shapes is the fingerprint that each table's rows have now.
 	shapes map[uint32]change.Fingerprint
 	inTx   bool
 
 	began     time.Time // of the oldest change that is not durable
 	confirmed change.LSN
-	told      time.Time // when it was last confirmed
+	said      time.Time // when it was last confirmed
 	nudged    time.Time
 	moved     time.Time // when the server's WAL last held something of ours
 	walHeld   time.Time
@@ -174,7 +177,16 @@ func (c *capturer) change(m *pgoutput.Message, op change.Op) error {
 	if m.OldKind == 0 {
 		old = nil
 	}
-	return c.publisher.Change(m.OID, fp, op, old, m.New)
+	err := c.publisher.Change(m.OID, fp, op, old, m.New)
+	if errors.Is(err, topic.ErrRecordTooLarge) {
+		// The change keeps its place: readers find it missing in this table, and
+		// all others go on.
+		f := Classify(err)
+		f.Reason.Since = time.Now().UTC().Format(time.RFC3339)
+		c.told.table(TableChange{OID: m.OID, Reason: &f.Reason})
+		return nil
+	}
+	return err
 }
 
 // relation registers the shape of the rows that follow. Its types are looked up
@@ -207,16 +219,16 @@ func (c *capturer) upkeep(now time.Time, idle bool) error {
 		}
 	}
 	durable := c.publisher.Durable()
-	if durable > c.confirmed || now.Sub(c.told) >= confirmEvery {
+	if durable > c.confirmed || now.Sub(c.said) >= confirmEvery {
 		if durable > c.confirmed {
 			c.confirmed = durable
 			c.l.beat()
 		}
-		if now.Sub(c.told) >= confirmEvery/10 {
+		if now.Sub(c.said) >= confirmEvery/10 {
 			if err := c.stream.Confirm(c.confirmed); err != nil {
 				return fmt.Errorf("confirm %s: %w", c.confirmed, err)
 			}
-			c.told = now
+			c.said = now
 			if idle {
 				c.l.beat() // a wait for the source, which the stream itself limits
 			}

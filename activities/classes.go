@@ -66,6 +66,8 @@ var classes = []class{
 	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume DB"},
 	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume DB"},
 	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume DB"},
+	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic, then: millrace resume DB copies the table again"},
+	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: millrace remove DB --yes, then millrace apply, which copies every table again"},
 	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: millrace remove DB --yes, then millrace apply, which copies every table again"},
 	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: millrace remove DB --yes, then millrace apply, which copies every table again"},
 	{topic.ErrUnreachable, "KAFKA_UNREACHABLE", retry, true, "check that the brokers run and that the worker can reach them"},
