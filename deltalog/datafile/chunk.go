@@ -20,9 +20,10 @@ const (
 
 // Encodings of Parquet.
 const (
-	encodingPlain         = 0
-	encodingRLE           = 3
-	encodingRLEDictionary = 8
+	encodingPlain           = 0
+	encodingPlainDictionary = 2 // what older writers call RLEDictionary
+	encodingRLE             = 3
+	encodingRLEDictionary   = 8
 )
 
 // chunk writes one column of one row group: pages that are done, and the one
@@ -46,7 +47,7 @@ type chunk struct {
 
 	// The pages that are done.
 	out          []byte
-	pages        []page
+	pages        []written
 	values       int64 // entries in them
 	present      int64 // values in all pages
 	nulls        int64 // rows that are NULL, in all pages
@@ -61,8 +62,8 @@ type chunk struct {
 	compressed []byte
 }
 
-// page is where a page lies in its chunk.
-type page struct {
+// written is where a page lies in its chunk.
+type written struct {
 	offset, size int
 	firstRow     int64
 }
@@ -447,7 +448,7 @@ func (c *chunk) flush() error {
 		c.plainPages++
 	}
 	c.body = b
-	c.pages = append(c.pages, page{offset: len(c.out), firstRow: c.rowCount})
+	c.pages = append(c.pages, written{offset: len(c.out), firstRow: c.rowCount})
 	if err := c.emit(0, encoding, c.entries); err != nil {
 		return err
 	}
@@ -486,10 +487,11 @@ func appendBits(dst, values []byte) []byte {
 	return dst
 }
 
-// Types of pages.
+// Types of pages. Index pages, of type 1, are passed over.
 const (
 	pageData       = 0
 	pageDictionary = 2
+	pageDataV2     = 3
 )
 
 // emit appends the page in c.body to c.out, with its header.

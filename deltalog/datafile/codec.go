@@ -6,6 +6,8 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 // Codec is how pages are compressed.
@@ -60,4 +62,46 @@ func (c Codec) compress(dst, b []byte) ([]byte, error) {
 		return s2.EncodeSnappy(dst[:cap(dst)], b), nil
 	}
 	return append(dst[:0], b...), nil
+}
+
+// zstdDecoder serves all readers. It stops where dst is full.
+var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
+})
+
+// inflate returns b, of which size bytes are to come, uncompressed, in dst's
+// memory where that is large enough. Bytes that are not compressed are copied.
+func (p *pageReader) inflate(dst, b []byte, size int) ([]byte, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("%w: page of %d bytes", ErrCorrupt, size)
+	}
+	dst = grow(dst[:0], size)
+	var err error
+	switch p.codec {
+	case format.Uncompressed:
+		if len(b) == size {
+			return append(dst, b...), nil
+		}
+	case format.Zstd:
+		var dec *zstd.Decoder
+		if dec, err = zstdDecoder(); err == nil {
+			dst, err = dec.DecodeAll(b, dst)
+		}
+	case format.Snappy:
+		var n int
+		if n, err = s2.DecodedLen(b); err == nil && n == size {
+			dst, err = s2.Decode(dst[:size], b)
+		}
+	case format.Gzip, format.Brotli, format.Lz4Raw:
+		dst, err = parquet.LookupCompressionCodec(p.codec).Decode(dst, b)
+	default:
+		return nil, fmt.Errorf("%w: compressed by %s", ErrUnsupported, p.codec)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("uncompress: %w: %w", ErrCorrupt, err)
+	}
+	if len(dst) != size {
+		return nil, fmt.Errorf("%w: page of %d bytes, want %d", ErrCorrupt, len(dst), size)
+	}
+	return dst, nil
 }

@@ -1,87 +1,41 @@
 package datafile
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"sort"
-
-	"github.com/parquet-go/parquet-go"
 )
 
 // cursor walks through one column of one row group.
 type cursor struct {
 	*source
 	convert converter
-	chunk   *parquet.FileColumnChunk
-	pages   parquet.Pages
+	pages   *pageReader
 	rows    int64 // of the row group
 	row     int64 // the next one
+	first   int64 // the file's index of the row group's first row
 
-	page        parquet.Page // nil between pages
 	values      values
-	definitions []byte
-	repetitions []byte
+	definitions []uint8
+	repetitions []uint8
 	entries     int // of the page
 	entry       int // the next one
 	value       int // the next one's place in values
 }
 
-func (c *cursor) close() {
-	c.release()
-	_ = c.pages.Close() // it returns no error
-}
-
-func (c *cursor) release() {
-	if c.page != nil {
-		parquet.Release(c.page)
-		c.page = nil
-	}
-	c.entries, c.entry, c.value = 0, 0, 0
-}
-
 // next reads the next page that has entries; ok is false when there is none.
 func (c *cursor) next() (ok bool, err error) {
-	for {
-		c.release()
-		page, err := c.pages.ReadPage()
-		if errors.Is(err, io.EOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("read page: %w: %w", ErrCorrupt, err)
-		}
-		c.page = page
-		if c.entries = int(page.NumValues()); c.entries == 0 {
-			continue
-		}
-		c.definitions, c.repetitions = page.DefinitionLevels(), page.RepetitionLevels()
-		c.values.load(page)
-		return true, c.checkLevels()
+	c.entries, c.entry, c.value = 0, 0, 0
+	ok, err = c.pages.next()
+	if !ok || err != nil {
+		return false, err
 	}
-}
-
-// checkLevels makes sure that what the levels count is there.
-func (c *cursor) checkLevels() error {
-	present := c.entries
-	if c.maxDefinition > 0 {
-		if len(c.definitions) < c.entries {
-			return fmt.Errorf("%w: %d levels for %d values", ErrCorrupt, len(c.definitions), c.entries)
-		}
-		present = 0
-		for _, d := range c.definitions[:c.entries] {
-			if d == c.maxDefinition {
-				present++
-			}
-		}
+	d := &c.pages.page
+	c.entries, c.definitions, c.repetitions = d.entries, d.definitions, d.repetitions
+	c.values = values{typed: &d.typed, indexes: d.indexes, indexed: d.indexed}
+	if d.indexed {
+		c.values.typed = &c.pages.dictionary
 	}
-	if c.list && len(c.repetitions) < c.entries {
-		return fmt.Errorf("%w: %d levels for %d values", ErrCorrupt, len(c.repetitions), c.entries)
-	}
-	if c.values.len() < present {
-		return fmt.Errorf("%w: page holds fewer values than its levels count", ErrCorrupt)
-	}
-	return nil
+	return true, nil
 }
 
 // ready makes sure that there is an entry for the next row.
@@ -240,24 +194,15 @@ func (c *cursor) skip(n int64) error {
 	return nil
 }
 
-// pick appends rows, which ascend and count from first.
-func (c *cursor) pick(dst *Column, rows []int64, first int64) (err error) {
+// pick appends rows, which ascend, by their index in the file. The locations of
+// the pages may be missing.
+func (c *cursor) pick(dst *Column, rows []int64, locations []pageLocation) (err error) {
 	defer guard(&err)
 	dst.Grow(len(rows), 0)
-	index, err := c.chunk.OffsetIndex()
-	if err != nil && !errors.Is(err, parquet.ErrMissingOffsetIndex) {
-		return fmt.Errorf("read offset index: %w: %w", ErrCorrupt, err)
-	}
-	pages := 0
-	if err == nil {
-		pages = index.NumPages()
-	}
 	for i := 0; i < len(rows); {
-		row := rows[i] - first
-		if pages > 0 {
-			if err := c.seek(index, pages, row); err != nil {
-				return err
-			}
+		row := rows[i] - c.first
+		if err := c.seek(locations, row); err != nil {
+			return err
 		}
 		if err := c.skip(row - c.row); err != nil {
 			return err
@@ -275,19 +220,16 @@ func (c *cursor) pick(dst *Column, rows []int64, first int64) (err error) {
 }
 
 // seek goes to the page that holds row, unless reading on comes to it.
-func (c *cursor) seek(index parquet.OffsetIndex, pages int, row int64) error {
-	target := sort.Search(pages, func(i int) bool { return index.FirstRowIndex(i) > row }) - 1
-	if target < 0 {
-		return fmt.Errorf("%w: no page holds row %d", ErrCorrupt, row)
-	}
-	from := index.FirstRowIndex(target)
-	if from <= c.row {
+func (c *cursor) seek(locations []pageLocation, row int64) error {
+	target := sort.Search(len(locations), func(i int) bool { return locations[i].firstRow > row }) - 1
+	if target < 0 || locations[target].firstRow <= c.row {
 		return nil
 	}
-	c.release()
-	if err := c.pages.SeekToRow(from); err != nil {
-		return fmt.Errorf("seek to row %d: %w: %w", from, ErrCorrupt, err)
+	c.entries, c.entry = 0, 0
+	l := locations[target]
+	if err := c.pages.seek(l.offset, l.size); err != nil {
+		return err
 	}
-	c.row = from
+	c.row = l.firstRow
 	return nil
 }

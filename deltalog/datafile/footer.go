@@ -19,7 +19,7 @@ type chunkMeta struct {
 	compressed   int64
 	dataOffset   int64
 	dictOffset   int64 // zero for none
-	pages        []page
+	pages        []written
 	min, max     []byte
 	maxExact     bool
 	minExact     bool

@@ -6,26 +6,28 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"sort"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
 // File reads a data file. Its methods may be called concurrently.
 type File struct {
+	r       io.ReaderAt
+	size    int64
 	file    *parquet.File
-	groups  []parquet.RowGroup
+	groups  []format.RowGroup
 	first   []int64 // index in the file of each row group's first row
 	columns map[string]*source
 	schema  *schema.Schema
 }
 
-const (
-	readBuffer = 64 << 10
-	minFile    = 12 // the magic twice, and the footer's length
-)
+// minFile is the magic twice, and the footer's length.
+const minFile = 12
 
 // Open reads the footer of a file of size bytes. A file that is not Parquet is
 // ErrCorrupt.
@@ -43,19 +45,20 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 		return nil, err
 	}
 	file, err := parquet.OpenFile(r, size, &parquet.FileConfig{
-		SkipPageIndex: true, SkipBloomFilters: true, ReadBufferSize: readBuffer,
+		SkipPageIndex: true, SkipBloomFilters: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	f := &File{file: file, groups: file.RowGroups(), columns: make(map[string]*source), schema: new(schema.Schema)}
+	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, columns: make(map[string]*source), schema: new(schema.Schema)}
 	var rows int64
-	for _, g := range f.groups {
-		if g.NumRows() < 0 {
-			return nil, fmt.Errorf("%w: row group of %d rows", ErrCorrupt, g.NumRows())
+	for i := range f.groups {
+		n := f.groups[i].NumRows
+		if n < 0 || n > math.MaxInt64-rows {
+			return nil, fmt.Errorf("%w: row group of %d rows", ErrCorrupt, n)
 		}
 		f.first = append(f.first, rows)
-		rows += g.NumRows()
+		rows += n
 	}
 	if rows != file.NumRows() {
 		return nil, fmt.Errorf("%w: row groups hold %d rows, the footer says %d", ErrCorrupt, rows, file.NumRows())
@@ -124,14 +127,13 @@ func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) 
 	}
 	return func(yield func(*Batch, error) bool) {
 		b := NewBatch(want)
-		for i, g := range f.groups {
-			cursors, err := f.cursors(g, want)
+		for i := range f.groups {
+			cursors, err := f.cursors(i, want)
 			if err != nil {
 				yield(nil, fmt.Errorf("read data file: %w", err))
 				return
 			}
 			more, err := f.readGroup(ctx, b, cursors, i, opts.BatchRows, yield)
-			closeAll(cursors)
 			if err != nil {
 				yield(nil, fmt.Errorf("read data file: %w", err))
 				return
@@ -146,7 +148,7 @@ func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) 
 // readGroup yields one row group's batches; more is false when the caller has
 // had enough.
 func (f *File) readGroup(ctx context.Context, b *Batch, cursors []*cursor, group, batchRows int, yield func(*Batch, error) bool) (more bool, err error) {
-	rows := f.groups[group].NumRows()
+	rows := f.groups[group].NumRows
 	for at := int64(0); at < rows; {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -195,7 +197,7 @@ func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) 
 			return nil, fmt.Errorf("read rows of data file: %w", err)
 		}
 		group := sort.Search(len(f.first), func(i int) bool { return f.first[i] > rows[0] }) - 1
-		end := f.first[group] + f.groups[group].NumRows()
+		end := f.first[group] + f.groups[group].NumRows
 		n := sort.Search(len(rows), func(i int) bool { return rows[i] >= end })
 		if err := f.pickRows(b, want, group, rows[:n]); err != nil {
 			return nil, fmt.Errorf("read rows of data file: %w", err)
@@ -207,11 +209,10 @@ func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) 
 
 // pickRows appends rows of one row group.
 func (f *File) pickRows(b *Batch, want *schema.Schema, group int, rows []int64) error {
-	cursors, err := f.cursors(f.groups[group], want)
+	cursors, err := f.cursors(group, want)
 	if err != nil {
 		return err
 	}
-	defer closeAll(cursors)
 	for i, c := range cursors {
 		if c == nil {
 			for range rows {
@@ -219,7 +220,11 @@ func (f *File) pickRows(b *Batch, want *schema.Schema, group int, rows []int64) 
 			}
 			continue
 		}
-		if err := c.pick(b.Cols[i], rows, f.first[group]); err != nil {
+		locations, err := f.locations(group, c)
+		if err == nil {
+			err = c.pick(b.Cols[i], rows, locations)
+		}
+		if err != nil {
 			return fmt.Errorf("column %q: %w", b.Names[i], err)
 		}
 	}
@@ -228,10 +233,10 @@ func (f *File) pickRows(b *Batch, want *schema.Schema, group int, rows []int64) 
 
 // cursors opens the wanted columns of a row group; nil stands for a column that
 // the file lacks.
-func (f *File) cursors(g parquet.RowGroup, want *schema.Schema) (cursors []*cursor, err error) {
+func (f *File) cursors(group int, want *schema.Schema) (cursors []*cursor, err error) {
 	defer guard(&err)
 	cursors = make([]*cursor, len(want.Fields))
-	chunks := g.ColumnChunks()
+	g := &f.groups[group]
 	for i, field := range want.Fields {
 		s := f.columns[field.Name]
 		if s == nil {
@@ -242,23 +247,31 @@ func (f *File) cursors(g parquet.RowGroup, want *schema.Schema) (cursors []*curs
 		}
 		convert, err := s.converter(field.Type)
 		if err != nil {
-			closeAll(cursors)
 			return nil, fmt.Errorf("column %q: %w", field.Name, err)
 		}
-		chunk, ok := chunks[s.leaf.Index()].(*parquet.FileColumnChunk)
-		if !ok {
-			closeAll(cursors)
-			return nil, fmt.Errorf("column %q: %w: no chunk in the row group", field.Name, ErrCorrupt)
+		pages, err := newPageReader(f.r, f.size, s, &g.Columns[s.leaf.Index()].MetaData, g.NumRows)
+		if err != nil {
+			return nil, fmt.Errorf("column %q: %w", field.Name, err)
 		}
-		cursors[i] = &cursor{source: s, convert: convert, chunk: chunk, pages: chunk.Pages(), rows: g.NumRows()}
+		cursors[i] = &cursor{source: s, convert: convert, pages: pages, rows: g.NumRows, first: f.first[group]}
 	}
 	return cursors, nil
 }
 
-func closeAll(cursors []*cursor) {
-	for _, c := range cursors {
-		if c != nil {
-			c.close()
-		}
+// locations reads where the pages of a chunk are; none where the file does not
+// say.
+func (f *File) locations(group int, c *cursor) ([]pageLocation, error) {
+	m := &f.groups[group].Columns[c.leaf.Index()]
+	offset, n := m.OffsetIndexOffset, int64(m.OffsetIndexLength)
+	if offset <= 0 || n <= 0 {
+		return nil, nil
 	}
+	if n > f.size || offset > f.size-n {
+		return nil, fmt.Errorf("%w: offset index beyond the file", ErrCorrupt)
+	}
+	b := make([]byte, n)
+	if read, err := f.r.ReadAt(b, offset); int64(read) < n {
+		return nil, fmt.Errorf("read offset index: %w", err)
+	}
+	return parseOffsetIndex(b, c.pages.start, c.pages.end)
 }

@@ -3,10 +3,10 @@ package datafile
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
-	"github.com/parquet-go/parquet-go/encoding"
 	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -152,85 +152,114 @@ func leafType(t parquet.Type) (schema.Type, int64, error) {
 	return schema.Type{}, 0, unsupported
 }
 
-// values are a page's, as the decoder of Parquet returns them: valid until the
-// page is released.
-type values struct {
-	typed
-	indexes    []int32 // into typed, where the page has a dictionary
-	dictionary parquet.Dictionary
-	entries    typed // of the dictionary
-}
-
 // typed is one vector of one of Parquet's physical types.
 type typed struct {
-	bits   []byte
-	i32    []int32
-	i64    []int64
-	i96    []deprecated.Int96
-	f32    []float32
-	f64    []float64
-	data   []byte
-	starts []uint32 // of byte strings in data, and where the last ends
-	width  int      // of fixed-length byte strings
+	bools        []uint8
+	i32          []int32
+	i64          []int64
+	i96          [][3]uint32
+	f32          []float32
+	f64          []float64
+	data         []byte
+	starts, ends []uint32 // of byte strings in data
+	width        int      // of fixed-length byte strings
 }
 
-func (v *values) load(page parquet.Page) {
-	data := page.Data()
-	dictionary := page.Dictionary()
-	if dictionary == nil {
-		v.indexes = nil
-		v.typed.load(&data)
-		return
-	}
-	v.indexes = data.Int32()
-	if dictionary != v.dictionary {
-		v.dictionary = dictionary
-		entries := dictionary.Page().Data()
-		v.entries.load(&entries)
-	}
-	v.typed = v.entries
-}
-
-func (t *typed) load(data *encoding.Values) {
-	*t = typed{}
-	switch data.Kind() {
-	case encoding.Boolean:
-		t.bits = data.Boolean()
-	case encoding.Int32:
-		t.i32 = data.Int32()
-	case encoding.Int64:
-		t.i64 = data.Int64()
-	case encoding.Int96:
-		t.i96 = data.Int96()
-	case encoding.Float:
-		t.f32 = data.Float()
-	case encoding.Double:
-		t.f64 = data.Double()
-	case encoding.ByteArray:
-		t.data, t.starts = data.ByteArray()
-	case encoding.FixedLenByteArray:
-		t.data, t.width = data.FixedLenByteArray()
+// reset empties the vector and keeps its memory, but for data, which is
+// another's.
+func (t *typed) reset() {
+	*t = typed{
+		bools: t.bools[:0], i32: t.i32[:0], i64: t.i64[:0], i96: t.i96[:0], f32: t.f32[:0], f64: t.f64[:0],
+		starts: t.starts[:0], ends: t.ends[:0],
 	}
 }
 
-// len returns how many values there are at least.
-func (v *values) len() int {
-	if v.indexes != nil {
-		return len(v.indexes)
+// plain decodes n values. Byte strings keep a reference to b.
+func (t *typed) plain(physical parquet.Kind, width, n int, b []byte) error {
+	if plainBits(physical, width)*uint64(n) > 8*uint64(len(b)) {
+		return fmt.Errorf("%w: %d bytes for %d values", ErrCorrupt, len(b), n)
 	}
-	n := 8*len(v.bits) + len(v.i32) + len(v.i64) + len(v.i96) + len(v.f32) + len(v.f64)
-	if len(v.starts) > 0 {
-		n += len(v.starts) - 1
+	le := binary.LittleEndian
+	switch physical {
+	case parquet.Boolean:
+		t.bools = unpack(grow(t.bools, n), b, 1, n)
+	case parquet.Int32:
+		t.i32 = grow(t.i32, n)
+		for ; n > 0; n, b = n-1, b[4:] {
+			t.i32 = append(t.i32, int32(le.Uint32(b)))
+		}
+	case parquet.Int64:
+		t.i64 = grow(t.i64, n)
+		for ; n > 0; n, b = n-1, b[8:] {
+			t.i64 = append(t.i64, int64(le.Uint64(b)))
+		}
+	case parquet.Int96:
+		t.i96 = grow(t.i96, n)
+		for ; n > 0; n, b = n-1, b[12:] {
+			t.i96 = append(t.i96, [3]uint32{le.Uint32(b), le.Uint32(b[4:]), le.Uint32(b[8:])})
+		}
+	case parquet.Float:
+		t.f32 = grow(t.f32, n)
+		for ; n > 0; n, b = n-1, b[4:] {
+			t.f32 = append(t.f32, math.Float32frombits(le.Uint32(b)))
+		}
+	case parquet.Double:
+		t.f64 = grow(t.f64, n)
+		for ; n > 0; n, b = n-1, b[8:] {
+			t.f64 = append(t.f64, math.Float64frombits(le.Uint64(b)))
+		}
+	case parquet.FixedLenByteArray:
+		t.data, t.width = b, width
+	case parquet.ByteArray:
+		return t.plainStrings(n, b)
+	default:
+		return fmt.Errorf("%w: Parquet type %s", ErrUnsupported, physical)
 	}
-	if v.width > 0 {
-		n += len(v.data) / v.width
+	return nil
+}
+
+// plainBits returns how many bits a value takes at least.
+func plainBits(physical parquet.Kind, width int) uint64 {
+	switch physical {
+	case parquet.Boolean:
+		return 1
+	case parquet.Int64, parquet.Double:
+		return 64
+	case parquet.Int96:
+		return 96
+	case parquet.FixedLenByteArray:
+		return 8 * uint64(width)
 	}
-	return n
+	return 32 // the length of a byte string, if nothing else
+}
+
+func (t *typed) plainStrings(n int, b []byte) error {
+	t.data, t.starts, t.ends = b, grow(t.starts, n), grow(t.ends, n)
+	at := uint64(0)
+	for range n {
+		if at+4 > uint64(len(b)) {
+			return fmt.Errorf("%w: string beyond its page", ErrCorrupt)
+		}
+		start := at + 4
+		at = start + uint64(binary.LittleEndian.Uint32(b[at:]))
+		if at > uint64(len(b)) {
+			return fmt.Errorf("%w: string beyond its page", ErrCorrupt)
+		}
+		t.starts, t.ends = append(t.starts, uint32(start)), append(t.ends, uint32(at))
+	}
+	return nil
+}
+
+// values are those of a page, or of its dictionary by their indexes.
+type values struct {
+	*typed
+	indexes []uint32
+	indexed bool
 }
 
 // place returns where the value i is.
 func (v *values) place(i int) int {
-	if v.indexes != nil {
+	if v.indexed {
 		return int(v.indexes[i])
 	}
 	return i
@@ -242,7 +271,7 @@ func (v *values) bytes(i int) []byte {
 	if v.width > 0 {
 		return v.data[i*v.width : (i+1)*v.width]
 	}
-	return v.data[v.starts[i]:v.starts[i+1]]
+	return v.data[v.starts[i]:v.ends[i]]
 }
 
 // converter appends values from..to of a page to dst.
@@ -316,8 +345,7 @@ func valid(dst *Column, n int) {
 
 func readBooleans(dst *Column, v *values, from, to int) error {
 	for i := from; i < to; i++ {
-		at := v.place(i)
-		dst.I64 = append(dst.I64, int64(v.bits[at/8]>>(at%8)&1))
+		dst.I64 = append(dst.I64, int64(v.bools[v.place(i)]))
 	}
 	valid(dst, to-from)
 	return nil
@@ -327,7 +355,7 @@ func readInts(physical parquet.Kind) (converter, error) {
 	switch physical {
 	case parquet.Int32:
 		return func(dst *Column, v *values, from, to int) error {
-			if v.indexes != nil {
+			if v.indexed {
 				for _, i := range v.indexes[from:to] {
 					dst.I64 = append(dst.I64, int64(v.i32[i]))
 				}
@@ -341,7 +369,7 @@ func readInts(physical parquet.Kind) (converter, error) {
 		}, nil
 	case parquet.Int64:
 		return func(dst *Column, v *values, from, to int) error {
-			if v.indexes != nil {
+			if v.indexed {
 				for _, i := range v.indexes[from:to] {
 					dst.I64 = append(dst.I64, v.i64[i])
 				}
@@ -372,20 +400,6 @@ func readDoubles(dst *Column, v *values, from, to int) error {
 }
 
 func readBytes(dst *Column, v *values, from, to int) error {
-	if v.indexes == nil && v.width == 0 {
-		// A page's strings lie end to end: they are taken at once.
-		first, last := v.starts[from], v.starts[to]
-		shift := int64(len(dst.Bytes)) - int64(first)
-		if int64(last)+shift > maxColumnBytes {
-			return fmt.Errorf("%w: more than 2 GiB in a batch", ErrUnsupported)
-		}
-		dst.Bytes = append(dst.Bytes, v.data[first:last]...)
-		for _, end := range v.starts[from+1 : to+1] {
-			dst.Off = append(dst.Off, int32(int64(end)+shift))
-		}
-		valid(dst, to-from)
-		return nil
-	}
 	for i := from; i < to; i++ {
 		b := v.bytes(i)
 		if len(dst.Bytes)+len(b) > maxColumnBytes {
