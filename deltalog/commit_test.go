@@ -335,7 +335,7 @@ func lossy(st store.Store, seed uint64, ambiguous *atomic.Int64) *storetest.Faul
 			case op == storetest.PutIfAbsent && roll() < 0.2:
 				ambiguous.Add(1)
 				return errLostRequest
-			case op == storetest.Get && roll() < 0.1:
+			case op == storetest.Get && roll() < 0.02:
 				return errLostRequest
 			}
 			return nil
