@@ -228,6 +228,7 @@ func (d *DB) details(ctx context.Context, chosen []*relation) error {
 					byOID[root].leaves = some
 					for _, leaf := range some {
 						byOID[leaf.oid] = leaf
+						byOID[root].written = byOID[root].written || leaf.written
 						oids = append(oids, leaf.oid)
 					}
 				}
@@ -260,13 +261,14 @@ func leavesOf(ctx context.Context, tx pgx.Tx, roots []uint32) (map[uint32][]*rel
 			SELECT tree.root, i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
 		)
 		SELECT t.root, c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.relreplident::text,
-		       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+		       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+		       coalesce(pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0, false)
 		FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind <> 'p' ORDER BY 1, 2`, roots)
 	for rows.Next() {
 		var root uint32
 		r := &relation{}
-		if err := rows.Scan(&root, &r.oid, &r.schema, &r.name, &r.kind, &r.persistence, &r.identity, &r.readable); err != nil {
+		if err := rows.Scan(&root, &r.oid, &r.schema, &r.name, &r.kind, &r.persistence, &r.identity, &r.readable, &r.written); err != nil {
 			return nil, err
 		}
 		leaves[root] = append(leaves[root], r)

@@ -21,6 +21,7 @@ type publication struct {
 	exists, ours, owned bool
 	owner               string
 	all, viaRoot        bool
+	generated           bool // generated columns
 	actual              string
 	schemas             bool // FOR TABLES IN SCHEMA
 	tables              map[uint32]member
@@ -139,6 +140,9 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 		return nil, err
 	}
 	options := fmt.Sprintf("publish = '%s', publish_via_partition_root = true", p.publish)
+	if p.generated {
+		options += ", publish_generated_columns = none"
+	}
 	create := fmt.Sprintf("CREATE PUBLICATION %s WITH (%s)", ident(p.name), options)
 	comment := fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(p.name), literal(mark(db)))
 	set := fmt.Sprintf("ALTER PUBLICATION %s SET (%s)", ident(p.name), options)
@@ -170,12 +174,12 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 	case p.schemas:
 		return problem(fmt.Sprintf("the publication %s is FOR TABLES IN SCHEMA: a table without a replica identity made there would refuse its updates", p.name),
 			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), create))
-	case p.actual == p.publish && p.viaRoot:
+	case p.actual == p.publish && p.viaRoot && !p.generated:
 		return nil, nil
 	case p.ours && p.owned:
 		return nil, d.alter(ctx, set)
 	}
-	return problem(fmt.Sprintf("the publication %s publishes %q with publish_via_partition_root = %t", p.name, p.actual, p.viaRoot), set+";")
+	return problem(fmt.Sprintf("the publication %s does not publish %q, by the partitions' root and without generated columns", p.name, p.publish), set+";")
 }
 
 // readPublication fills in what exists.
@@ -185,11 +189,11 @@ func (d *DB) readPublication(ctx context.Context, db string, p *publication) err
 			var oid uint32
 			err := tx.QueryRow(ctx, `
 				SELECT oid, coalesce(obj_description(oid, 'pg_publication') = $2, false), pg_has_role(pubowner, 'USAGE'), pg_get_userbyid(pubowner)::text,
-				       puballtables, pubviaroot,
+				       puballtables, pubviaroot, coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 'n',
 				       concat_ws(', ', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
 				                       CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END)
-				FROM pg_publication WHERE pubname = $1::text::name`, p.name, mark(db)).
-				Scan(&oid, &p.ours, &p.owned, &p.owner, &p.all, &p.viaRoot, &p.actual)
+				FROM pg_publication p WHERE pubname = $1::text::name`, p.name, mark(db)).
+				Scan(&oid, &p.ours, &p.owned, &p.owner, &p.all, &p.viaRoot, &p.generated, &p.actual)
 			p.tables = map[uint32]member{}
 			if p.exists = !errors.Is(err, pgx.ErrNoRows); !p.exists {
 				return nil

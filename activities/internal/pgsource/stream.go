@@ -48,6 +48,12 @@ type Stream struct {
 	// is how long that has been.
 	silence, waited time.Duration
 
+	// described are tables whose Relation message came and whose first change
+	// since did not. held is a message that waits for some of them to be
+	// returned.
+	described map[uint32]*change.Table
+	held      []byte
+
 	server atomic.Uint64 // LSN
 
 	mu        sync.Mutex // of writes to the server
@@ -85,7 +91,7 @@ func (d *DB) Stream(ctx context.Context, c StreamConfig) (*Stream, error) {
 	if err := d.published(ctx, c.Publications); err != nil {
 		return nil, err
 	}
-	s := &Stream{slot: c.Slot, answer: make(chan struct{}, 1), stop: make(chan struct{})}
+	s := &Stream{slot: c.Slot, described: map[uint32]*change.Table{}, answer: make(chan struct{}, 1), stop: make(chan struct{})}
 	conn, err := d.session(ctx, sessionOptions{replication: true, long: true, tag: c.Tag, wire: &s.wire})
 	if err != nil {
 		return nil, err
@@ -163,7 +169,15 @@ func (d *DB) start(ctx context.Context, s *Stream, c StreamConfig) error {
 // the next call. It returns false where none comes within wait, which is more than zero: then everything
 // committed before ServerLSN was returned, or belongs to the transaction that
 // is being returned.
+//
+// A Relation is returned right before the first change that it describes. So
+// those of partitions, whose changes come as those of their root, never are.
 func (s *Stream) Next(m *pgoutput.Message, wait time.Duration) (got bool, err error) {
+	if s.held != nil {
+		body := s.held
+		s.held = nil
+		return s.decode(m, body)
+	}
 	timed := false
 	for {
 		if !timed && !s.wire.buffered() {
@@ -218,10 +232,7 @@ func (s *Stream) receive(m *pgoutput.Message, kind byte, body []byte) (got bool,
 				return false, s.fault(fmt.Errorf("%w: XLogData of %d bytes", errFrame, len(body)))
 			}
 			s.reached(change.LSN(binary.BigEndian.Uint64(body[9:])))
-			if err := m.Decode(body[header:]); err != nil {
-				return false, s.fault(err)
-			}
-			return true, nil
+			return s.decode(m, body[header:])
 		case pglogrepl.PrimaryKeepaliveMessageByteID:
 			const size = 1 + 8 + 8 + 1
 			if len(body) < size {
@@ -245,6 +256,39 @@ func (s *Stream) receive(m *pgoutput.Message, kind byte, body []byte) (got bool,
 		return false, fmt.Errorf("stream slot %s: %w: the server ended the stream", s.slot, ErrUnreachable)
 	}
 	return false, s.fault(fmt.Errorf("%w: kind %q", errFrame, kind))
+}
+
+// decode decodes a message of the plugin, or returns a description that has to
+// come first and holds the message.
+func (s *Stream) decode(m *pgoutput.Message, body []byte) (got bool, err error) {
+	if err := m.Decode(body); err != nil {
+		return false, s.fault(err)
+	}
+	if m.Kind == pgoutput.Relation {
+		s.described[m.OID] = m.Relation
+		return false, nil
+	}
+	if len(s.described) == 0 {
+		return true, nil
+	}
+	var first *change.Table
+	switch m.Kind {
+	case pgoutput.Insert, pgoutput.Update, pgoutput.Delete:
+		first = s.described[m.OID]
+	case pgoutput.Truncate:
+		for _, oid := range m.OIDs {
+			if t := s.described[oid]; t != nil {
+				first = t
+			}
+		}
+	}
+	if first == nil {
+		return true, nil
+	}
+	delete(s.described, first.OID)
+	s.held = body
+	*m = pgoutput.Message{Kind: pgoutput.Relation, OID: first.OID, Relation: first, OIDs: m.OIDs[:0]}
+	return true, nil
 }
 
 // serverError decodes an ErrorResponse.

@@ -130,11 +130,57 @@ func TestStreamCarriesEveryKindOfChange(t *testing.T) {
 		"begin", "truncate 2", "commit",
 		"begin", "message millrace.marker done true",
 	}
-	// How often relations are repeated, and whether partitions are described
-	// too, is the server's affair.
+	if slices.Contains(got, "relation public.parts_1") || !slices.Contains(got, "relation public.parts") {
+		t.Errorf("partitions are described, or their root is not: %v", got)
+	}
+	// How often relations are repeated is the server's affair.
 	changes := slices.DeleteFunc(got, func(m string) bool { return strings.HasPrefix(m, "relation") })
 	if strings.Join(changes, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(changes, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestRelationComesRightBeforeItsFirstChange(t *testing.T) {
+	s := newSource(t)
+	s.exec("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+	s.publish("public.*")
+	st := s.stream("")
+	s.exec("BEGIN; TRUNCATE a, b; INSERT INTO a VALUES (1); ALTER TABLE a ADD v int; INSERT INTO a VALUES (2, 3); INSERT INTO b VALUES (4); COMMIT")
+	got := until(t, st, "commit")
+	if got[1] > got[2] {
+		got[1], got[2] = got[2], got[1]
+	}
+	want := []string{"begin", "relation public.a", "relation public.b", "truncate 2", "insert 1", "relation public.a", "insert 2,3", "insert 4", "commit"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestHugeValueStreams(t *testing.T) {
+	s := newSource(t)
+	s.exec("CREATE TABLE t (id int PRIMARY KEY, v bytea)")
+	s.publish("public.*")
+	st := s.stream("")
+	s.exec("INSERT INTO t SELECT g, convert_to(repeat('x', 20000000), 'UTF8') FROM generate_series(1, 2) g; INSERT INTO t VALUES (3, 'y')")
+	var m pgoutput.Message
+	var sizes []int
+	for len(sizes) < 3 {
+		if _, err := st.Next(&m, 100*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if m.Kind == pgoutput.Insert {
+			sizes = append(sizes, len(m.New))
+			m.Kind = 0
+		}
+	}
+	if sizes[0] != sizes[1] || sizes[0] < 40_000_000 || sizes[2] > 100 {
+		t.Errorf("tuples of %v bytes", sizes)
+	}
+	until(t, st, "commit")
+	s.exec("INSERT INTO t VALUES (4, 'y')")
+	until(t, st, "commit")
+	if len(st.wire.buf) > wireBuffer {
+		t.Errorf("the buffer keeps %d bytes", len(st.wire.buf))
 	}
 }
 
