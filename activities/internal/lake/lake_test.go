@@ -1010,3 +1010,22 @@ func TestHistoryThatDoesNotFollowFromItselfIsNoProof(t *testing.T) {
 		})
 	}
 }
+
+func TestACopySurvivesACheckpointOfTheLog(t *testing.T) {
+	b := newBench(t, keyed())
+	b.beginCopy("one", 10)
+	_, _, err := b.mirror.WriteChunk(b.ctx, "one", 0, func(yield func(*change.Tuple) error) error {
+		row := cells("1|1|a|x")
+		return yield(&row)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 120 {
+		b.commit(change.LSN(20+i), fmt.Sprintf("u 1|1|%d|^", i))
+	}
+	b.reopen()
+	b.endCopy("one", "1|1|a|x")
+	b.catchUp()
+	b.wantLatest("1|1|119|x")
+}

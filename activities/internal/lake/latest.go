@@ -172,6 +172,7 @@ func (t *table) swap(ctx context.Context, latest *side, hv, lv *view) (*view, er
 	}
 	t.closeIndex()
 	var files []*deltalog.File
+	rows := int64(0)
 	for f := range hv.snap.Files() {
 		if _, copied := f.Tags[chunkTag]; !copied || f.Tags[incarnationTag] != fmt.Sprint(inc.Number) {
 			continue
@@ -181,6 +182,10 @@ func (t *table) swap(ctx context.Context, latest *side, hv, lv *view) (*view, er
 			return nil, err
 		}
 		files = append(files, linked)
+		rows += f.Rows
+	}
+	if hv.copy.Incarnation == inc.Number && rows != hv.copy.Rows {
+		return nil, fmt.Errorf("%w: history has %d rows of incarnation %d, %d were copied", ErrDisorder, rows, inc.Number, hv.copy.Rows)
 	}
 	for {
 		c := &deltalog.Commit{
