@@ -89,7 +89,7 @@ func (d *DB) judge(f *facts) (problems []Problem) {
 		add(true, "SOURCE_STANDBY", "the server is a standby, where no publication or slot can be made", "use the address of the primary")
 	}
 	if f.walLevel != "logical" {
-		add(true, "SOURCE_WAL_LEVEL", fmt.Sprintf("wal_level is %s, so the log does not hold what changed", f.walLevel), walLevelRemedy)
+		add(true, "WAL_LEVEL", fmt.Sprintf("wal_level is %s, so the log does not hold what changed", f.walLevel), walLevelRemedy)
 	}
 	if f.plugins != nil && *f.plugins != "" && !strings.Contains(*f.plugins, "pgoutput") {
 		add(true, "SOURCE_PLUGIN", "output_plugin_libraries does not list pgoutput",
@@ -98,19 +98,19 @@ func (d *DB) judge(f *facts) (problems []Problem) {
 	// One slot for the stream, and one for moments when a cut is taken.
 	need := 2 - min(f.oursSlots, 1)
 	if free := f.slotsMax - f.slots; free < need {
-		add(true, "SOURCE_NO_FREE_SLOT", fmt.Sprintf("%d of %d replication slots are taken, and %d more are needed", f.slots, f.slotsMax, need),
+		add(true, "NO_FREE_SLOT", fmt.Sprintf("%d of %d replication slots are taken, and %d more are needed", f.slots, f.slotsMax, need),
 			fmt.Sprintf("drop slots that nobody needs (SELECT slot_name, active FROM pg_replication_slots; SELECT pg_drop_replication_slot('…');), or: ALTER SYSTEM SET max_replication_slots = %d; -- then restart", f.slots+need+8))
 	}
 	if free := f.sendersMax - f.senders; free < need {
-		add(true, "SOURCE_NO_FREE_SLOT", fmt.Sprintf("%d of %d walsenders are taken, and %d more are needed", f.senders, f.sendersMax, need),
+		add(true, "NO_FREE_SLOT", fmt.Sprintf("%d of %d walsenders are taken, and %d more are needed", f.senders, f.sendersMax, need),
 			fmt.Sprintf("ALTER SYSTEM SET max_wal_senders = %d; -- then restart", f.senders+need+8))
 	}
 	if !f.replication {
-		add(true, "SOURCE_PRIVILEGE", fmt.Sprintf("the role %s may not read replication slots", d.user()),
+		add(true, "PERMISSION_DENIED", fmt.Sprintf("the role %s may not read replication slots", d.user()),
 			fmt.Sprintf("ALTER ROLE %s REPLICATION; -- on RDS and Aurora: GRANT rds_replication TO %s;", role, role))
 	}
 	if !f.mayPublish && !f.published {
-		add(true, "SOURCE_PRIVILEGE", fmt.Sprintf("the role %s may not make publications in the database %s", d.user(), d.database()),
+		add(true, "PERMISSION_DENIED", fmt.Sprintf("the role %s may not make publications in the database %s", d.user(), d.database()),
 			fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- or make them as the owner of the tables", ident(d.database()), role))
 	}
 	if f.keep == "-1" {
@@ -148,12 +148,12 @@ func AsError(problems []Problem) error {
 }
 
 var problemClasses = map[string]error{
-	"SOURCE_VERSION":      ErrVersion,
-	"SOURCE_WAL_LEVEL":    ErrWALLevel,
-	"SOURCE_NO_FREE_SLOT": ErrNoFreeSlot,
-	"SOURCE_PRIVILEGE":    ErrPrivilege,
-	"SOURCE_NO_TABLES":    ErrNoTables,
-	"PUBLICATION":         ErrPrivilege,
+	"SOURCE_VERSION":    ErrVersion,
+	"WAL_LEVEL":         ErrWALLevel,
+	"NO_FREE_SLOT":      ErrNoFreeSlot,
+	"PERMISSION_DENIED": ErrPrivilege,
+	"SOURCE_NO_TABLES":  ErrNoTables,
+	"PUBLICATION":       ErrPrivilege,
 }
 
 // ErrNoTables: no table matches the patterns.

@@ -128,7 +128,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for code, table := range map[string]string{"SOURCE_PRIVILEGE": "", "TABLE_PRIVILEGE": "public.closed", "ROW_SECURITY": "public.guarded"} {
+	for code, table := range map[string]string{"PERMISSION_DENIED": "", "TABLE_PRIVILEGE": "public.closed", "ROW_SECURITY": "public.guarded"} {
 		p := problem(problems, code, table)
 		if p == nil || !p.Blocking || p.Remedy == "" {
 			t.Errorf("%s: %v", code, problems)
@@ -204,7 +204,7 @@ func TestServerThatCannotBeMirrored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, code := range []string{"SOURCE_WAL_LEVEL", "SOURCE_NO_FREE_SLOT"} {
+	for _, code := range []string{"WAL_LEVEL", "NO_FREE_SLOT"} {
 		if p := problem(problems, code, ""); p == nil || !p.Blocking || p.Remedy == "" {
 			t.Errorf("%s is not named: %v", code, problems)
 		}

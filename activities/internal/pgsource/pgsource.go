@@ -305,11 +305,11 @@ func (d *DB) connectError(err error) error {
 			e.Remedy = fmt.Sprintf("ALTER ROLE %s REPLICATION; -- on RDS and Aurora: GRANT rds_replication TO %s;", ident(c.User), ident(c.User))
 		}
 	case "3D000":
-		e.Class, e.Code = ErrNoDatabase, "SOURCE_DATABASE"
+		e.Class, e.Code = ErrNoDatabase, "NO_DATABASE"
 		e.Sentence = fmt.Sprintf("PostgreSQL at %s has no database %s", where, c.Database)
 		e.Remedy = "correct the database in the url"
 	case "42501":
-		e.Class, e.Code = ErrPrivilege, "SOURCE_PRIVILEGE"
+		e.Class, e.Code = ErrPrivilege, "PERMISSION_DENIED"
 		e.Sentence = fmt.Sprintf("the role %s may not connect as it needs to: %s", c.User, pg.Message)
 		e.Remedy = fmt.Sprintf("ALTER ROLE %s REPLICATION; GRANT CONNECT ON DATABASE %s TO %s; -- on RDS and Aurora: GRANT rds_replication TO %s;",
 			ident(c.User), ident(c.Database), ident(c.User), ident(c.User))
@@ -317,7 +317,7 @@ func (d *DB) connectError(err error) error {
 		e.Sentence = fmt.Sprintf("PostgreSQL at %s has no connection left: %s", where, pg.Message)
 		e.Remedy = "raise max_connections (or max_wal_senders), or end what holds the connections"
 		if strings.Contains(pg.Message, "max_wal_senders") {
-			e.Class, e.Code = ErrNoFreeSlot, "SOURCE_NO_FREE_SLOT"
+			e.Class, e.Code = ErrNoFreeSlot, "NO_FREE_SLOT"
 		}
 	case "22023", "42704":
 		e.Class, e.Code = ErrVersion, "SOURCE_VERSION"

@@ -204,13 +204,13 @@ func slotFault(act, user string, err error) error {
 	message := innermostMessage(err)
 	switch code := sqlstate(err); {
 	case code == "53400":
-		e.Class, e.Code = ErrNoFreeSlot, "SOURCE_NO_FREE_SLOT"
+		e.Class, e.Code = ErrNoFreeSlot, "NO_FREE_SLOT"
 		e.Remedy = "drop slots that nobody needs (SELECT slot_name, active FROM pg_replication_slots; SELECT pg_drop_replication_slot('…');), or raise max_replication_slots and restart"
 	case code == "55000" && strings.Contains(message, "wal_level"):
-		e.Class, e.Code = ErrWALLevel, "SOURCE_WAL_LEVEL"
+		e.Class, e.Code = ErrWALLevel, "WAL_LEVEL"
 		e.Remedy = walLevelRemedy
 	case code == "42501":
-		e.Class, e.Code = ErrPrivilege, "SOURCE_PRIVILEGE"
+		e.Class, e.Code = ErrPrivilege, "PERMISSION_DENIED"
 		e.Remedy = fmt.Sprintf("ALTER ROLE %s REPLICATION; -- on RDS and Aurora: GRANT rds_replication TO %s;", ident(user), ident(user))
 	default:
 		return fault(act, err)
