@@ -54,12 +54,17 @@ func (c *Copy) start() change.Position {
 func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err error) {
 	s := m.shaper(v, c.Table.OID)
 	s.strict = false
-	if v.snap.NumFiles() == 0 {
-		s.fields = batch.MetaFields() // nothing binds us to the old columns
+	empty := v.snap.NumFiles() == 0
+	if empty {
+		s.fields = nil // nothing binds us to the columns before
 	}
 	sh, err := s.lay(c.Table)
 	if err != nil {
 		return false, err
+	}
+	fields := restart(s.fields, c.Table, sh)
+	if empty {
+		fields = append(fields, batch.MetaFields()...)
 	}
 	number := v.state.Incarnation + 1
 	commit := &deltalog.Commit{
@@ -75,7 +80,6 @@ func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err 
 			})},
 		},
 	}
-	fields := restart(s.fields, c.Table, sh)
 	if want := (&schema.Schema{Fields: fields}); sh.key != v.key || !want.Equal(v.snap.Metadata().Schema) {
 		setSchema(commit, want)
 		commit.Metadata.Configuration[keyProperty] = sh.key
@@ -277,6 +281,7 @@ func (w *chunkWriter) commit(ctx context.Context, v *view) (won bool, err error)
 		Read:      v.snap,
 		Operation: "COPY",
 		Params:    map[string]string{"chunk": strconv.Itoa(w.chunk)},
+		Metrics:   metrics(w.files),
 		Domains:   []deltalog.Domain{{Name: copyDomain, Configuration: encodeDomain(state)}},
 		Add:       w.files,
 	}

@@ -274,6 +274,7 @@ func (m *Mirror) commitHistory(ctx context.Context, b *batch.Batch, upTo change.
 		c := &deltalog.Commit{
 			Read:        v.snap,
 			Operation:   "STREAMING UPDATE",
+			Metrics:     metrics(s.files),
 			Txns:        []deltalog.Txn{m.txn(r.to)},
 			Domains:     []deltalog.Domain{{Name: positionDomain, Configuration: encodeDomain(r.to)}},
 			Add:         s.files,
@@ -303,6 +304,19 @@ func (m *Mirror) commitHistory(ctx context.Context, b *batch.Batch, upTo change.
 	}
 	m.staged = staged{}
 	return r, nil
+}
+
+// metrics says what files add, in the words that other software uses.
+func metrics(files []*deltalog.File) map[string]string {
+	var rows, bytes int64
+	for _, f := range files {
+		rows, bytes = rows+f.Rows, bytes+f.Size
+	}
+	return map[string]string{
+		"numFiles":       strconv.Itoa(len(files)),
+		"numOutputRows":  strconv.FormatInt(rows, 10),
+		"numOutputBytes": strconv.FormatInt(bytes, 10),
+	}
 }
 
 // txn is the token that a commit up to a position carries.

@@ -241,6 +241,12 @@ func TestChangesBelowTheCutStayInHistoryAndOthersReachLatest(t *testing.T) {
 	b.wantLatest("1|1|at the cut|x", "3|1|c|x")
 	b.commit(30, "u 3|2|c2|^")
 	b.wantLatest("1|1|at the cut|x", "3|2|c2|x")
+	if got, want := b.snapshot("history").Metadata().Schema.Names(), append([]string{"id", "part", "note", "big"}, metaNames()...); !slices.Equal(got, want) {
+		t.Fatalf("history has columns %q", got)
+	}
+	if got, want := b.snapshot("latest").Metadata().Schema.Names(), []string{"id", "part", "note", "big", "__epoch", "__commit_lsn", "__commit_ts"}; !slices.Equal(got, want) {
+		t.Fatalf("latest has columns %q", got)
+	}
 	want := []string{
 		"e1 0/A #1 c", "e1 0/F #1 c", "e1 0/14 #1 u", "e1 0/19 #1 c", "e1 0/19 #2 d", "e1 0/1E #1 u",
 	}
@@ -251,6 +257,8 @@ func TestChangesBelowTheCutStayInHistoryAndOthersReachLatest(t *testing.T) {
 		t.Fatalf("latest is at %s, history at %s", got, want)
 	}
 }
+
+func metaNames() []string { return fieldNames(batch.MetaFields()) }
 
 func TestACutAheadOfTheStreamIsLiveAtOnce(t *testing.T) {
 	b := newBench(t, keyed())
@@ -982,6 +990,9 @@ func TestCheckpointsAreWrittenWhenDue(t *testing.T) {
 	b.catchUp()
 	for i := range 120 {
 		b.commit(change.LSN(20+i), fmt.Sprintf("u 1|1|%d|^", i))
+		if i >= 80 && i < 110 {
+			b.reopen() // also where the newest version has a checkpoint
+		}
 	}
 	for _, name := range []string{"history", "latest"} {
 		found, err := filepath.Glob(filepath.Join(b.root, "lake", "shop", "public", "orders", name, "_delta_log", "*.checkpoint.parquet"))

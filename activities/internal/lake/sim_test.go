@@ -304,13 +304,12 @@ func (s *source) paired(ev *change.Event) bool {
 
 // worker is one process: a lake on the shared store with indexes of its own.
 type worker struct {
-	name    string
-	memory  *storetest.Memory
-	dir     string
-	faults  *faults
-	lake    *Lake
-	mirror  *Mirror
-	streams int // transactions that its stream has committed or dropped
+	name   string
+	memory *storetest.Memory
+	dir    string
+	faults *faults
+	lake   *Lake
+	mirror *Mirror
 }
 
 var (
