@@ -54,21 +54,24 @@ func hash32(s string) uint32 {
 }
 
 // applicationName makes a tag fit what the server keeps of an application_name,
-// so that whose session it is, its run and its attempt stay readable.
+// so that whose session it is, its run and its attempt stay readable. A run that
+// is a UUID is always shortened, so that all its attempts are spelt alike.
 func applicationName(tag string) string {
+	const uuid, short = 36, 8
+	owner, run, attempt := splitTag(tag)
+	if len(run) == uuid {
+		run = run[:short]
+		tag = owner + "/" + run + "/" + attempt
+	}
 	if len(tag) <= nameMax {
 		return tag
 	}
-	owner, run, attempt := splitTag(tag)
-	if run != "" && len(run) > 8 {
-		run = run[:8]
-	}
+	hash := fmt.Sprintf("~%08x", hash32(owner))
 	tail := "/" + run + "/" + attempt
-	if len(owner)+len(tail) > nameMax {
-		hash := fmt.Sprintf("~%08x", hash32(owner))
-		owner = owner[:max(0, nameMax-len(tail)-len(hash))] + hash
+	if len(tail)+len(hash) > nameMax {
+		return tag[:nameMax-len(hash)] + hash
 	}
-	return owner + tail
+	return owner[:min(len(owner), nameMax-len(tail)-len(hash))] + hash + tail
 }
 
 // splitTag parts a tag into whose it is (all but the last two segments), run
@@ -83,6 +86,14 @@ func splitTag(tag string) (owner, run, attempt string) {
 		return tag, "", ""
 	}
 	return owner, run, attempt
+}
+
+// databaseOf is the part of a tag that all steps of one database share: its first
+// two segments.
+func databaseOf(tag string) string {
+	first, rest, _ := strings.Cut(tag, "/")
+	second, _, _ := strings.Cut(rest, "/")
+	return first + "/" + second
 }
 
 func cutLast(s string) (before, after string, found bool) {

@@ -46,9 +46,10 @@ type Config struct {
 	// Password is the role's; empty where the server asks for none, or where
 	// URL holds it.
 	Password string
-	// Tag names the step that connects, such as
-	// millrace/<region>/<database>/capture/<run>/<attempt>. It becomes the
-	// application_name of its sessions.
+	// Tag names the step that connects: millrace/<database>/<step>, and for a
+	// step that streams /<run>/<attempt> behind it. It becomes the
+	// application_name of its sessions, by which they are told from those of
+	// others.
 	Tag string
 }
 

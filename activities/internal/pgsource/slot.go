@@ -247,10 +247,8 @@ func (d *DB) DropSlot(ctx context.Context, name string) (dropped bool, err error
 		return false, err
 	}
 	if s.Active {
-		owner, _, _ := splitTag(applicationName(d.tag))
 		// The session that reads has a step of its own in the same database.
-		database, _, _ := cutLast(owner)
-		if err := d.release(ctx, &s, database+"/", ""); err != nil {
+		if err := d.release(ctx, &s, databaseOf(applicationName(d.tag))+"/", ""); err != nil {
 			return false, err
 		}
 	}
@@ -279,7 +277,7 @@ func (d *DB) release(ctx context.Context, s *Slot, owner, tag string) error {
 			return err
 		}
 		if found && ended != s.ActivePID {
-			if owner == "/" || owner == "" || !strings.HasPrefix(application, owner) {
+			if strings.HasPrefix(owner, "/") || !strings.HasPrefix(application, owner) {
 				return &Error{Class: ErrSlotActive, Problem: Problem{
 					Code:     "SLOT_ACTIVE",
 					Sentence: fmt.Sprintf("the replication slot %s is being read by session %d, which is not ours (application_name %q)", s.Name, s.ActivePID, application),

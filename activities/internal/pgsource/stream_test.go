@@ -470,7 +470,7 @@ func TestDroppingASlotEndsOurReader(t *testing.T) {
 	s := newSource(t)
 	s.exec("CREATE TABLE t (id int PRIMARY KEY)")
 	s.publish("public.*")
-	s.stream("millrace/test/" + s.name + "/capture/run/7")
+	s.stream("millrace/test/capture/run/7")
 	if dropped, err := s.db.DropSlot(t.Context(), SlotName("shop", 1)); err != nil || !dropped {
 		t.Errorf("drop: %t %v", dropped, err)
 	}
