@@ -24,7 +24,8 @@ import (
 type historyRow struct {
 	op        string
 	epoch     int64
-	commit    lsn
+	commit    lsn // of the oracle: the earliest that is possible
+	end       lsn // of the oracle: beyond the latest that is possible
 	ordinal   int64
 	xid       uint32
 	unchanged []string
@@ -210,99 +211,107 @@ func arrayLiteral(s string) (elements []*string, err error) {
 
 // checkHistory holds a history table against what the oracle saw: exactly the
 // same changes, none lost, none twice, in the same order.
+func (o *oracle) checkHistory(table, uri string) {
+	o.t.Helper()
+	h := readHistory(o.t, uri)
+	want := o.wanted(table, h)
+	have := h.changes()
+	for i := range max(len(want), len(have)) {
+		switch {
+		case i >= len(have):
+			o.t.Errorf("%s: history ends after %d of %d rows; the first that is lost is %s", table, len(have), len(want), &want[i])
+		case i >= len(want):
+			o.t.Errorf("%s: history has %d rows that never happened; the first is %s", table, len(have)-i, &have[i])
+		default:
+			if problem := differ(&want[i], &have[i], h); problem != "" {
+				o.t.Errorf("%s: row %d of history: %s", table, i, problem)
+				return
+			}
+			continue
+		}
+		return
+	}
+}
+
+// changes are the rows that were not copied.
+func (h *historyTable) changes() []historyRow {
+	rows := make([]historyRow, 0, len(h.rows))
+	for i := range h.rows {
+		if h.rows[i].op != "r" {
+			rows = append(rows, h.rows[i])
+		}
+	}
+	return rows
+}
+
+// wanted are the changes that a history table ought to have, by the oracle.
 //
 // Millrace reads from its slot's creation on, which lies after the oracle's. So
 // history may lack the oracle's first transactions, but none from the cut of
 // the first copy on.
-func (o *oracle) checkHistory(table, uri string) {
+func (o *oracle) wanted(table string, h *historyTable) []historyRow {
 	o.t.Helper()
 	id := o.identity(table)
-	h := readHistory(o.t, uri)
-	var have []historyRow
 	cut := lsn(0)
 	for _, r := range h.rows {
-		if r.op != "r" {
-			have = append(have, r)
-		} else if cut == 0 || r.commit < cut {
+		if r.op == "r" && (cut == 0 || r.commit < cut) {
 			cut = r.commit
 		}
 	}
-	var want []change
+	var seen []change
+	count := map[uint32]int64{}
 	for _, c := range o.tables[table] {
 		if id.none && (c.op == 'u' || c.op == 'd') {
-			continue
+			continue // not published, so that ordinals do not count it
 		}
-		want = append(want, c)
-	}
-	if id.none { // their ordinals count what is published
-		last, n := uint32(0), int64(0)
-		for i := range want {
-			if want[i].xid != last {
-				last, n = want[i].xid, 0
-			}
-			n++
-			want[i].ordinal = n
+		if id.none {
+			count[c.xid]++
+			c.ordinal = count[c.xid]
 		}
+		seen = append(seen, c)
 	}
-	// What was committed before the slot was made.
-	skip := 0
-	if len(have) > 0 {
-		skip = slices.IndexFunc(want, func(c change) bool { return c.xid == have[0].xid })
-		if skip < 0 {
-			o.t.Errorf("%s: history begins with transaction %d, which the oracle never saw", table, have[0].xid)
-			return
-		}
-	} else {
-		skip = len(want)
-	}
-	for _, c := range want[:skip] {
-		if cut == 0 || c.end > cut {
-			o.t.Errorf("%s: lost %c of transaction %d, which ended at %s, after the cut at %s; history begins after it", table, c.op, c.xid, c.end, cut)
-			return
+	first := len(seen)
+	if have := h.changes(); len(have) > 0 {
+		first = slices.IndexFunc(seen, func(c change) bool { return c.xid == have[0].xid })
+		if first < 0 {
+			o.t.Errorf("%s: history begins with %s, which the oracle never saw", table, &have[0])
+			return nil
 		}
 	}
-	i := 0
-	for n, c := range want[skip:] {
+	for first > 0 && (cut == 0 || seen[first-1].end > cut) {
+		first--
+	}
+	var want []historyRow
+	for _, c := range seen[first:] {
 		rows, err := c.expected(h, id)
 		if err != nil {
 			o.t.Fatalf("%s: %v", table, err)
 		}
-		for _, w := range rows {
-			if i >= len(have) {
-				o.t.Errorf("%s: history ends after %d rows; lost from change %d of %d on: %s of transaction %d, which ended at %s",
-					table, len(have), skip+n, len(want), w.op, w.xid, c.end)
-				return
-			}
-			if problem := compareRows(w, have[i], c, h.columns); problem != "" {
-				o.t.Errorf("%s: row %d of history: %s", table, i, problem)
-				return
-			}
-			i++
-		}
+		want = append(want, rows...)
 	}
-	if i < len(have) {
-		r := have[i]
-		o.t.Errorf("%s: history has %d rows that never happened; the first is %s of transaction %d, ordinal %d, at %s",
-			table, len(have)-i, r.op, r.xid, r.ordinal, r.commit)
-	}
+	return want
 }
 
-// compareRows says how a row differs from what it should be.
-func compareRows(want, have historyRow, c change, columns []schema.Field) string {
+// String names the row without its values.
+func (r *historyRow) String() string {
+	return fmt.Sprintf("%s of transaction %d, ordinal %d, at %s", r.op, r.xid, r.ordinal, r.commit)
+}
+
+// differ says how a row differs from what it should be.
+func differ(want, have *historyRow, h *historyTable) string {
 	if want.op != have.op || want.xid != have.xid || want.ordinal != have.ordinal {
-		return fmt.Sprintf("want %s of transaction %d, ordinal %d; have %s of transaction %d, ordinal %d",
-			want.op, want.xid, want.ordinal, have.op, have.xid, have.ordinal)
+		return fmt.Sprintf("want %s, have %s", want, have)
 	}
-	if have.commit < c.after || have.commit >= c.end {
-		return fmt.Sprintf("transaction %d committed between %s and %s; have %s", c.xid, c.after, c.end, have.commit)
+	if have.commit < want.commit || have.commit >= want.end {
+		return fmt.Sprintf("want a position from %s to before %s, have %s", want.commit, want.end, have)
 	}
 	if !slices.Equal(want.unchanged, have.unchanged) {
-		return fmt.Sprintf("transaction %d, ordinal %d: want %q unchanged, have %q", want.xid, want.ordinal, want.unchanged, have.unchanged)
+		return fmt.Sprintf("%s: want %q unchanged, have %q", have, want.unchanged, have.unchanged)
 	}
-	for k := range columns {
+	for k := range h.columns {
 		if want.values[k] != have.values[k] {
-			return fmt.Sprintf("transaction %d, ordinal %d, %s: column %s: want %q, have %q", want.xid, want.ordinal, want.op,
-				columns[k].Name, shorten([]byte(want.values[k]), 200), shorten([]byte(have.values[k]), 200))
+			return fmt.Sprintf("%s, column %s: want %q, have %q", have, h.names[k],
+				shorten([]byte(want.values[k]), 200), shorten([]byte(have.values[k]), 200))
 		}
 	}
 	return ""
@@ -312,7 +321,7 @@ func compareRows(want, have historyRow, c change, columns []schema.Field) string
 // row changes, or where rows have no key to be updated by.
 func (c *change) expected(h *historyTable, id identity) ([]historyRow, error) {
 	row := func(op string, from, fallback []field) (historyRow, error) {
-		r := historyRow{op: op, xid: c.xid, ordinal: c.ordinal}
+		r := historyRow{op: op, xid: c.xid, ordinal: c.ordinal, commit: c.after, end: c.end}
 		for i, col := range h.columns {
 			v, unchanged, err := value(col.Type, h.names[i], from, fallback)
 			if err != nil {

@@ -115,6 +115,7 @@ func TestEveryOperationArrives(t *testing.T) {
 	}
 	s.caughtUp(src.name)
 	s.proven(o)
+	s.foreign(o)
 
 	t.Run("tables made later", func(t *testing.T) {
 		src.exec(`CREATE TABLE later (id int PRIMARY KEY, a text); INSERT INTO later SELECT i, 'at once' FROM generate_series(1, 100) i`)

@@ -59,18 +59,8 @@ func newOracle(src *source) *oracle {
 func (o *oracle) drain() {
 	o.t.Helper()
 	ctx := o.t.Context()
-	c, err := pgx.Connect(ctx, o.src.url)
-	if err != nil {
-		o.t.Fatalf("connect to PostgreSQL: %v", err)
-	}
+	c := pinned(o.t, o.src.url)
 	defer c.Close(ctx)
-	// Values print as the product pins them: a part of its contract.
-	for name, value := range map[string]string{
-		"DateStyle": "ISO", "IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "1",
-		"bytea_output": "hex", "lc_monetary": "C",
-	} {
-		execute(o.t, c, `SELECT set_config($1, $2, false)`, name, value)
-	}
 	var end string
 	if err := c.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
 		o.t.Fatal(err)
@@ -100,6 +90,23 @@ func (o *oracle) drain() {
 			return
 		}
 	}
+}
+
+// pinned opens a connection where values print as the product pins them, which
+// is a part of its contract. The caller closes it.
+func pinned(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("connect to PostgreSQL: %v", err)
+	}
+	for name, value := range map[string]string{
+		"DateStyle": "ISO", "IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "1",
+		"bytea_output": "hex", "lc_monetary": "C",
+	} {
+		execute(t, c, `SELECT set_config($1, $2, false)`, name, value)
+	}
+	return c
 }
 
 // line takes one line of test_decoding.

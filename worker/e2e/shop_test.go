@@ -56,6 +56,7 @@ func TestShopUnderTrafficIsMirrored(t *testing.T) {
 	}
 	s.caughtUp(src.name)
 	s.proven(o)
+	s.foreign(o)
 	if have := len(s.status(src.name).Tables); have != len(shop.Tables) {
 		t.Errorf("%d tables are mirrored, want %d", have, len(shop.Tables))
 	}
