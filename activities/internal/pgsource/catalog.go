@@ -127,7 +127,7 @@ func (r *relation) refuse() (Problem, bool) {
 func (d *DB) relations(ctx context.Context, oids ...uint32) ([]*relation, error) {
 	byOID := map[uint32]*relation{}
 	var all []*relation
-	err := d.query(ctx, "read the catalog", func(c *pgx.Conn) error {
+	err := d.query(ctx, "read the catalog", func(ctx context.Context, c *pgx.Conn) error {
 		clear(byOID)
 		all = nil
 		return readOnly(ctx, c, func(tx pgx.Tx) error {
@@ -199,7 +199,7 @@ func (d *DB) details(ctx context.Context, chosen []*relation) error {
 			roots = append(roots, r.oid)
 		}
 	}
-	return d.query(ctx, "read the catalog", func(c *pgx.Conn) error {
+	return d.query(ctx, "read the catalog", func(ctx context.Context, c *pgx.Conn) error {
 		return readOnly(ctx, c, func(tx pgx.Tx) error {
 			for _, r := range chosen {
 				r.columns, r.indexes, r.leaves = nil, nil, nil
@@ -289,7 +289,7 @@ func (d *DB) identities(ctx context.Context, chosen []*relation) error {
 		for i, r := range some {
 			byOID[r.oid], oids[i] = r, r.oid
 		}
-		return d.query(ctx, "ask for replica identities", func(c *pgx.Conn) error {
+		return d.query(ctx, "ask for replica identities", func(ctx context.Context, c *pgx.Conn) error {
 			rows, _ := c.Query(ctx, `
 				SELECT c.oid, coalesce(pg_get_replica_identity_index(c.oid), 0)::oid
 				FROM pg_class c WHERE c.oid = ANY ($1::oid[]) AND c.relkind IN ('r', 'p')`, oids)

@@ -2,7 +2,6 @@ package pgsource
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -14,7 +13,7 @@ import (
 // single tables. An error means that the source could not be asked.
 func (d *DB) Check(ctx context.Context, patterns []string) ([]Problem, error) {
 	var f facts
-	err := d.query(ctx, "look at the server's settings", func(c *pgx.Conn) error { return f.read(ctx, c) })
+	err := d.query(ctx, "look at the server's settings", func(ctx context.Context, c *pgx.Conn) error { return f.read(ctx, c) })
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +154,3 @@ var problemClasses = map[string]error{
 	"SOURCE_NO_TABLES":  ErrNoTables,
 	"PUBLICATION":       ErrPrivilege,
 }
-
-// ErrNoTables: no table matches the patterns.
-var ErrNoTables = errors.New("no table matches")

@@ -275,7 +275,7 @@ func (r *reading) privilege(act, name string, err error) error {
 // not look through the snapshot. The table is locked, so they stay.
 func (d *DB) unaltered(ctx context.Context, t *change.Table, oid uint32, changed func(string) error) error {
 	var now []column
-	err := d.query(ctx, "look at the columns of "+t.String(), func(c *pgx.Conn) error {
+	err := d.query(ctx, "look at the columns of "+t.String(), func(ctx context.Context, c *pgx.Conn) error {
 		rows, _ := c.Query(ctx, `
 			SELECT attnum, attname::text, atttypid, atttypmod FROM pg_attribute
 			WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`, oid)

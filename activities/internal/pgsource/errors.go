@@ -48,6 +48,8 @@ var (
 	ErrRewritten = errors.New("table changed since the cut")
 	// ErrTableGone: the table does not exist.
 	ErrTableGone = errors.New("no such table")
+	// ErrNoTables: the patterns choose no table.
+	ErrNoTables = errors.New("no table matches")
 )
 
 // Problem is something that stands in the way of mirroring, in words.

@@ -24,7 +24,7 @@ func (d *DB) Heartbeat(ctx context.Context) error {
 }
 
 func (d *DB) emit(ctx context.Context, act string, transactional bool, prefix, content string) (at change.LSN, err error) {
-	err = d.query(ctx, act, func(c *pgx.Conn) error {
+	err = d.query(ctx, act, func(ctx context.Context, c *pgx.Conn) error {
 		var s string
 		err := c.QueryRow(ctx, `SELECT pg_logical_emit_message($1, $2, $3::text)::text`, transactional, prefix, content).Scan(&s)
 		at = lsn(&s)

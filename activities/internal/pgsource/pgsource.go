@@ -250,7 +250,7 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseco
 
 // query runs f on the connection of queries, connecting anew where it broke.
 // The error says what was being done.
-func (d *DB) query(ctx context.Context, act string, f func(*pgx.Conn) error) error {
+func (d *DB) query(ctx context.Context, act string, f func(context.Context, *pgx.Conn) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.conn == nil || d.conn.IsClosed() {
@@ -262,7 +262,7 @@ func (d *DB) query(ctx context.Context, act string, f func(*pgx.Conn) error) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout+5*time.Second)
 	defer cancel()
-	return fault(act, f(d.conn))
+	return fault(act, f(ctx, d.conn))
 }
 
 // closeConn says goodbye, without waiting long for a server that is gone.

@@ -151,7 +151,7 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 	}
 	switch {
 	case !p.exists:
-		err := d.query(ctx, "make publication "+p.name, func(c *pgx.Conn) error {
+		err := d.query(ctx, "make publication "+p.name, func(ctx context.Context, c *pgx.Conn) error {
 			return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 				if _, err := tx.Exec(ctx, create); err != nil {
 					return err
@@ -184,7 +184,7 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 
 // readPublication fills in what exists.
 func (d *DB) readPublication(ctx context.Context, db string, p *publication) error {
-	return d.query(ctx, "read publication "+p.name, func(c *pgx.Conn) error {
+	return d.query(ctx, "read publication "+p.name, func(ctx context.Context, c *pgx.Conn) error {
 		return readOnly(ctx, c, func(tx pgx.Tx) error {
 			var oid uint32
 			err := tx.QueryRow(ctx, `
@@ -233,7 +233,7 @@ func (d *DB) readPublication(ctx context.Context, db string, p *publication) err
 
 // alter runs a statement that changes a publication.
 func (d *DB) alter(ctx context.Context, sql string) error {
-	return d.query(ctx, "change a publication", func(c *pgx.Conn) error {
+	return d.query(ctx, "change a publication", func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, sql)
 		return err
 	})
@@ -303,7 +303,7 @@ func (d *DB) add(ctx context.Context, p *publication, add []*change.Table) error
 	for i, t := range add {
 		names[i], oids[i] = ident(t.Schema, t.Name), t.OID
 	}
-	return d.query(ctx, "publish tables in "+p.name, func(c *pgx.Conn) error {
+	return d.query(ctx, "publish tables in "+p.name, func(ctx context.Context, c *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE ONLY %s", ident(p.name), strings.Join(names, ", ONLY ")))
 			if err != nil {
@@ -335,7 +335,7 @@ func (d *DB) add(ctx context.Context, p *publication, add []*change.Table) error
 }
 
 func (d *DB) owner(ctx context.Context, oid uint32) (name string, err error) {
-	err = d.query(ctx, "look up an owner", func(c *pgx.Conn) error {
+	err = d.query(ctx, "look up an owner", func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`, oid).Scan(&name)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil

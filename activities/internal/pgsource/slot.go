@@ -56,7 +56,7 @@ func slotLost(name, why string) error {
 // Slot looks a slot up. It returns an [ErrSlotMissing] where there is none.
 func (d *DB) Slot(ctx context.Context, name string) (Slot, error) {
 	s := Slot{Name: name, SafeWALSize: -1}
-	err := d.query(ctx, "look up slot "+name, func(c *pgx.Conn) error {
+	err := d.query(ctx, "look up slot "+name, func(ctx context.Context, c *pgx.Conn) error {
 		var plugin, database, confirmed, restart, status *string
 		var pid *int32
 		var safe *int64
@@ -179,7 +179,7 @@ func blocked(act, blocker string, err error) error {
 // blocker describes the transaction that the session pid waits for; empty where
 // it waits for none.
 func (d *DB) blocker(ctx context.Context, pid uint32) (text string) {
-	_ = d.query(ctx, "look for the blocking transaction", func(c *pgx.Conn) error {
+	_ = d.query(ctx, "look for the blocking transaction", func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, `
 			SELECT concat('transaction ', w.transactionid,
 			              ' of session ' || h.pid,
@@ -223,7 +223,7 @@ const walLevelRemedy = "ALTER SYSTEM SET wal_level = 'logical'; -- then restart 
 
 // SlotNames lists the slots of a database of the fleet, of all epochs.
 func (d *DB) SlotNames(ctx context.Context, db string) (names []string, err error) {
-	err = d.query(ctx, "list slots", func(c *pgx.Conn) error {
+	err = d.query(ctx, "list slots", func(ctx context.Context, c *pgx.Conn) error {
 		rows, _ := c.Query(ctx, `
 			SELECT slot_name::text FROM pg_replication_slots
 			WHERE database = current_database() AND slot_type = 'logical'
@@ -252,7 +252,7 @@ func (d *DB) DropSlot(ctx context.Context, name string) (dropped bool, err error
 			return false, err
 		}
 	}
-	err = d.query(ctx, "drop slot "+name, func(c *pgx.Conn) error {
+	err = d.query(ctx, "drop slot "+name, func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `SELECT pg_drop_replication_slot($1::text::name)`, name)
 		return err
 	})
@@ -324,7 +324,7 @@ func later(application, tag string) bool {
 
 // reader is the application_name of a session of our role.
 func (d *DB) reader(ctx context.Context, pid int) (application string, found bool, err error) {
-	err = d.query(ctx, "look at the slot's reader", func(c *pgx.Conn) error {
+	err = d.query(ctx, "look at the slot's reader", func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, `SELECT coalesce(application_name, '') FROM pg_stat_activity WHERE pid = $1`, pid).Scan(&application)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -337,7 +337,7 @@ func (d *DB) reader(ctx context.Context, pid int) (application string, found boo
 
 // terminate ends a session if it still is the one that was looked at.
 func (d *DB) terminate(ctx context.Context, pid int, application string) error {
-	return d.query(ctx, fmt.Sprintf("end our session %d", pid), func(c *pgx.Conn) error {
+	return d.query(ctx, fmt.Sprintf("end our session %d", pid), func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `
 			SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE pid = $1 AND application_name = $2 AND usename = current_user`, pid, application)

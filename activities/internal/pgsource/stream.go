@@ -115,7 +115,7 @@ func (d *DB) Stream(ctx context.Context, c StreamConfig) (*Stream, error) {
 // published checks that the publications exist now. Those that did not exist
 // when the WAL was written are found out by the stream.
 func (d *DB) published(ctx context.Context, names []string) error {
-	return d.query(ctx, "look up publications", func(c *pgx.Conn) error {
+	return d.query(ctx, "look up publications", func(ctx context.Context, c *pgx.Conn) error {
 		var missing []string
 		err := c.QueryRow(ctx, `
 			SELECT array_agg(n ORDER BY n) FROM unnest($1::text[]) n

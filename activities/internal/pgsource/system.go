@@ -56,7 +56,7 @@ func (s System) Same(id string, timeline int32) error {
 
 // version is server_version_num.
 func (d *DB) version(ctx context.Context) (v int, err error) {
-	err = d.query(ctx, "ask for the version", func(c *pgx.Conn) error {
+	err = d.query(ctx, "ask for the version", func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&v)
 	})
 	return v, err
@@ -82,7 +82,7 @@ type WAL struct {
 func (d *DB) WAL(ctx context.Context, slot string) (WAL, error) {
 	w := WAL{Safe: -1}
 	found := false
-	err := d.query(ctx, "look at the WAL", func(c *pgx.Conn) error {
+	err := d.query(ctx, "look at the WAL", func(ctx context.Context, c *pgx.Conn) error {
 		var current, confirmed, restart *string
 		var status *string
 		var safe *int64

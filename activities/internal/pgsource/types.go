@@ -101,7 +101,7 @@ func (c *typeCache) undomain(oid uint32, mod int32) (uint32, int32) {
 
 func (d *DB) typeRows(ctx context.Context, oids []uint32) (map[uint32]typeRow, error) {
 	found := map[uint32]typeRow{}
-	err := d.query(ctx, "look up types", func(c *pgx.Conn) error {
+	err := d.query(ctx, "look up types", func(ctx context.Context, c *pgx.Conn) error {
 		rows, _ := c.Query(ctx, `
 			SELECT t.oid, t.typname::text, t.typtype::text, t.typbasetype, t.typtypmod,
 			       CASE WHEN e.typarray = t.oid THEN e.oid ELSE 0 END
