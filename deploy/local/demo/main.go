@@ -47,6 +47,9 @@ type demo struct {
 	fleet  string
 	env    []string
 	screen screen
+	// before and seen are the rows streamed by the workers before this one, and
+	// by this one.
+	before, seen int64
 }
 
 // run tells the story.
@@ -70,6 +73,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer stack.Stop()
+	say("Temporal's Web UI is at %s while this runs", stack.Temporal.UI)
 	if err := d.shop(ctx, stack); err != nil {
 		return err
 	}
@@ -259,8 +263,12 @@ func (d *demo) watch(ctx context.Context, load *shop.Load, until <-chan time.Tim
 				phases[t.Phase]++
 				copied += t.RowsCopied
 			}
+			if db.RowsStreamed < d.seen {
+				d.before += d.seen // another worker counts from zero
+			}
+			d.seen = db.RowsStreamed
 			line := fmt.Sprintf("  %-9s  %d/%d tables live  %d rows copied  %d rows streamed  lag %d B, %.1f s  %d transactions",
-				db.Phase, phases["live"], len(db.Tables), copied, db.RowsStreamed, db.LagBytes, db.LagSeconds, load.Transactions())
+				db.Phase, phases["live"], len(db.Tables), copied, d.before+d.seen, db.LagBytes, db.LagSeconds, load.Transactions())
 			if db.Reason != nil {
 				line += "  " + db.Reason.Code
 			}
