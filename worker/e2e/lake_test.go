@@ -135,6 +135,9 @@ func cell(c *datafile.Column, i int) string {
 // printed writes a value that PostgreSQL printed as cell does.
 func printed(t schema.Type, text string) (string, error) {
 	switch t.Kind {
+	case schema.Boolean: // in arrays it is t and f
+		v, err := strconv.ParseBool(text)
+		return strconv.FormatBool(v), err
 	case schema.Float, schema.Double:
 		bits := 64
 		if t.Kind == schema.Float {
@@ -179,6 +182,10 @@ func arrayLiteral(s string) (elements []*string, err error) {
 		return nil, fmt.Errorf("no array of one dimension: %s", s)
 	}
 	s = s[1 : len(s)-1]
+	delim := byte(',')
+	if strings.HasPrefix(s, "(") { // boxes: any other type would have quoted this
+		delim = ';'
+	}
 	for len(s) > 0 {
 		var b strings.Builder
 		isQuoted := s[0] == '"'
@@ -192,7 +199,7 @@ func arrayLiteral(s string) (elements []*string, err error) {
 			}
 			i++
 		} else {
-			for ; i < len(s) && s[i] != ','; i++ {
+			for ; i < len(s) && s[i] != delim; i++ {
 				b.WriteByte(s[i])
 			}
 		}
@@ -201,8 +208,8 @@ func arrayLiteral(s string) (elements []*string, err error) {
 		} else {
 			elements = append(elements, nil)
 		}
-		if i < len(s) && s[i] != ',' {
-			return nil, errors.New("no comma after an element")
+		if i < len(s) && s[i] != delim {
+			return nil, errors.New("no delimiter after an element")
 		}
 		s = s[min(i+1, len(s)):]
 	}

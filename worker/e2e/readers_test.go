@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,10 +147,10 @@ func foreignCell(t schema.Type, v string) any {
 	switch t.Kind {
 	case schema.Float, schema.Double:
 		f, err := strconv.ParseFloat(v, 64)
-		if err != nil || f != f || f-f != 0 {
-			return map[string]string{"+Inf": "Infinity", "-Inf": "-Infinity", "NaN": "NaN"}[v]
+		if err != nil || math.IsNaN(f) {
+			return "NaN"
 		}
-		return pythonHex(f)
+		return fmt.Sprintf("%016x", math.Float64bits(f))
 	case schema.Array:
 		elements := []any{}
 		for _, e := range splitCells(v) {
@@ -173,18 +174,4 @@ func splitCells(v string) (elements []string) {
 		v = strings.TrimPrefix(v[len(quoted):], ";")
 	}
 	return elements
-}
-
-// pythonHex is Python's float.hex.
-func pythonHex(f float64) string {
-	if f == 0 {
-		if 1/f < 0 {
-			return "-0x0.0p+0"
-		}
-		return "0x0.0p+0"
-	}
-	s := strconv.FormatFloat(f, 'x', 13, 64) // 0x1.8000000000000p+00
-	mantissa, exponent, _ := strings.Cut(s, "p")
-	n, _ := strconv.Atoi(exponent)
-	return fmt.Sprintf("%sp%+d", mantissa, n)
 }

@@ -7,10 +7,12 @@ TABLES are JSON lines: {"name", "uri", "columns", "where", "want"}. `columns`
 are those to read, null for all. `where` is SQL, or null. `want` is a file of
 JSON lines, the rows as the source has them. A row is a list of cells; a cell is
 null, a text, or a list of cells. Dates are days, timestamps microseconds since
-1970, decimals have all digits of their scale, binary is hexadecimal.
+1970, decimals have all digits of their scale, floats are their eight bytes, and
+bytes are hexadecimal.
 """
 import hashlib
 import json
+import struct
 import sys
 
 import duckdb
@@ -46,11 +48,7 @@ engines = {"deltalake": read_deltalake, "duckdb": read_duckdb}
 
 
 def number(v):
-    if v != v:
-        return "NaN"
-    if v in (float("inf"), float("-inf")):
-        return "Infinity" if v > 0 else "-Infinity"
-    return v.hex()
+    return "NaN" if v != v else struct.pack(">d", v).hex()
 
 
 def cells(a):
