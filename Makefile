@@ -67,7 +67,7 @@ lint: ## formatting, vet, staticcheck, and that workflows are deterministic
 	  echo "go vet $$m"; ( cd $$m && go vet ./... ) || failed=1; \
 	  echo "staticcheck $$m"; ( cd $$m && go tool -modfile='$(CURDIR)/deploy/tools/go.mod' staticcheck -checks '$(CHECKS)' ./... ) || failed=1; \
 	done; \
-	[ -z "$$failed" ] && echo "workflowcheck" && $(TOOL) workflowcheck ./workflows/...
+	[ -z "$$failed" ] && echo "workflowcheck" && $(TOOL) workflowcheck -config deploy/tools/workflowcheck.yaml ./workflows/...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s) each

@@ -82,8 +82,9 @@ func New(cfg Config) (*Activities, error) {
 	}, nil
 }
 
-// Close gives up connections and key indexes. No activity may run any more.
-func (a *Activities) Close() error {
+// Close gives up connections and key indexes. No activity may run any more. It
+// is no method, for exported methods are activities.
+func Close(a *Activities) error {
 	err := a.kafka.Close()
 	for _, l := range a.lakes {
 		err = errors.Join(err, l.Close())

@@ -15,6 +15,8 @@ const (
 	// SignalMarker carries a marker's token to a Database workflow: everything
 	// before the marker was committed.
 	SignalMarker = "marker"
+	// SignalLane carries a LaneReport to a Database workflow.
+	SignalLane = "lane"
 	// SignalCut carries a Cut to the workflow that asked for a holder.
 	SignalCut = "cut"
 )
@@ -27,9 +29,25 @@ const (
 
 // TablesChanged reports tables whose phase, reason or rows changed.
 type TablesChanged struct {
-	Tables []TableChange `json:"tables"`
-	// Copy names the copy that ended with this report.
+	Tables []TableChange `json:"tables,omitempty"`
+	// Copy names the copy that reports; empty for the commit lane.
 	Copy string `json:"copy,omitempty"`
+	// Ended tells that the copy reports nothing more.
+	Ended bool `json:"ended,omitempty"`
+}
+
+// LaneReport says how a lane gets on. Capture and commit report once they have
+// made progress; a copy reports what it waits for, too.
+type LaneReport struct {
+	Lane string `json:"lane"`
+	// Worker serves the lane; empty for a copy, which many workers serve.
+	Worker string `json:"worker,omitempty"`
+	// Copy names the copy that reports; empty for the other lanes.
+	Copy string `json:"copy,omitempty"`
+	// Reason is why the lane does not get on; nil when it does.
+	Reason *Reason `json:"reason,omitempty"`
+	// Park tells that trying again cannot help: the database is to be parked.
+	Park bool `json:"park,omitempty"`
 }
 
 // TableChange is one table's part of TablesChanged. Empty fields mean that
@@ -51,6 +69,8 @@ type TableInfo struct {
 	Reason  *Reason `json:"reason,omitempty"`
 	Latest  string  `json:"latest,omitempty"`
 	History string  `json:"history"`
+	// Position is the last change that history has; empty where there is none.
+	Position string `json:"position,omitempty"`
 }
 
 // PrepareInput asks for everything that a database needs before its lanes run.
@@ -105,10 +125,13 @@ type CaptureInput struct {
 // LaneResult is how a lane ended voluntarily.
 type LaneResult struct {
 	Why string `json:"why"`
-	// Worker served the lane.
-	Worker string `json:"worker"`
+	// Worker served the lane. Stopping tells that it stops.
+	Worker   string `json:"worker"`
+	Stopping bool   `json:"stopping,omitempty"`
 	// Resume is the commit lane's: where to go on. Only activities read it.
 	Resume json.RawMessage `json:"resume,omitempty"`
+	// Tables are the commit lane's: those that committed last, at most 500.
+	Tables []TablePosition `json:"tables,omitempty"`
 }
 
 // CommitInput starts the commit lane.
@@ -125,6 +148,9 @@ type CommitInput struct {
 // HoldInput asks for a cut and for its snapshot to be held until cancelled.
 type HoldInput struct {
 	DB fleet.Database `json:"db"`
+	// Token comes back with the cut, so that a late cut of another holder is not
+	// taken for this one's.
+	Token string `json:"token"`
 }
 
 // Cut is an exact pair: a transaction is in the snapshot exactly when its
@@ -134,6 +160,8 @@ type Cut struct {
 	Snapshot string     `json:"snapshot"`
 	SystemID string     `json:"system_id"`
 	Micros   int64      `json:"micros"`
+	// Token is that of HoldInput.
+	Token string `json:"token,omitempty"`
 }
 
 // PlanInput asks for the chunks of one table under a cut.

@@ -71,7 +71,7 @@ func newBench(b *testing.B) *bench {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := a.Close(); err != nil {
+		if err := Close(a); err != nil {
 			b.Error(err)
 		}
 	})

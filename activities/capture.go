@@ -30,7 +30,7 @@ const (
 // publishes the changes to Kafka, and confirms what Kafka has acknowledged.
 // Values are not interpreted, so that none can stop it.
 func (a *Activities) Capture(actx context.Context, in CaptureInput) (LaneResult, error) {
-	l, end, err := a.begin(actx, "capture/"+in.DB.Name)
+	l, end, err := a.begin(actx, "capture", in.DB.Name)
 	if err != nil {
 		return LaneResult{}, err
 	}
@@ -38,7 +38,7 @@ func (a *Activities) Capture(actx context.Context, in CaptureInput) (LaneResult,
 	info := activity.GetInfo(actx)
 	c := &capturer{a: a, l: l, in: in, shapes: map[uint32]change.Fingerprint{}}
 	c.figure.Worker = a.cfg.Worker
-	c.told = a.tell(l, info.WorkflowExecution.ID)
+	c.told = a.tell(l, info.WorkflowExecution)
 	defer c.told.close()
 	l.report(func() any { return c.progress() })
 	err = c.open(fmt.Sprintf("%s/%d", info.WorkflowExecution.RunID, info.Attempt))
@@ -49,7 +49,7 @@ func (a *Activities) Capture(actx context.Context, in CaptureInput) (LaneResult,
 	if err != nil && l.halted() && errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return LaneResult{Why: l.reason(), Worker: a.cfg.Worker}, err
+	return l.result(a.cfg.Worker), err
 }
 
 // capturer is one run of the capture lane, for one goroutine but for figure.
@@ -80,6 +80,7 @@ type capturer struct {
 // stream where Kafka ends.
 func (c *capturer) open(run string) error {
 	ctx := c.l.ctx
+	defer c.l.wait("source", openWithin)()
 	var err error
 	if c.sql, err = c.a.source(ctx, &c.in.DB, "capture/"+run); err != nil {
 		return err
@@ -281,7 +282,11 @@ func (c *capturer) upkeep(now time.Time, idle bool) error {
 func (c *capturer) progress() CaptureProgress {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.figure
+	p := c.figure
+	if p.WaitingFor == "" {
+		p.WaitingFor, p.Since = c.l.waitsFor()
+	}
+	return p
 }
 
 // close ends the stream, confirming what became durable.

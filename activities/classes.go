@@ -3,15 +3,19 @@ package activities
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"go.temporal.io/api/serviceerror"
 
+	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/activities/internal/batch"
 	"github.com/millrace-io/millrace/activities/internal/lake"
 	"github.com/millrace-io/millrace/activities/internal/lake/pgtype"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
 	"github.com/millrace-io/millrace/activities/internal/topic"
+	"github.com/millrace-io/millrace/deltalog"
+	"github.com/millrace-io/millrace/deltalog/datafile"
 )
 
 var (
@@ -43,18 +47,22 @@ type class struct {
 
 // classes is the taxonomy: the first that errors.Is finds decides.
 var classes = []class{
-	{pgsource.ErrAuth, "SOURCE_AUTH", park, true, "set the password that the fleet file refers to where the worker runs, restart the worker, then: millrace resume DB"},
-	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL), then: millrace resume DB"},
-	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL; then: millrace resume DB"},
-	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads, then: millrace resume DB"},
-	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove DB --yes, then millrace apply, which copies every table again"},
-	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: millrace remove DB --yes, then millrace apply, which copies every table again"},
-	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server, or: millrace remove DB --yes --force, then millrace apply"},
-	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "millrace resume DB makes the publications again"},
+	{syscall.ENOSPC, "DISK_FULL", retry, true, "free space on that disk"},
+	{syscall.EDQUOT, "DISK_FULL", retry, true, "free space on that disk"},
+	{pgsource.ErrAuth, "SOURCE_AUTH", park, true, "set the password that the fleet file refers to where the worker runs, restart the worker, then: millrace resume {db}"},
+	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL), then: millrace resume {db}"},
+	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL; then: millrace resume {db}"},
+	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads, then: millrace resume {db}"},
+	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server, or: millrace remove {db} --yes --force, then millrace apply"},
+	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "millrace resume {db} makes the publications again"},
 	{pgsource.ErrConfig, "SOURCE_CONFIG", park, true, "correct url: in the fleet file, then: millrace apply"},
 	{pgsource.ErrNoDatabase, "NO_DATABASE", park, true, "correct url: in the fleet file, then: millrace apply"},
-	{pgsource.ErrVersion, "SOURCE_VERSION", park, true, "upgrade the server, then: millrace resume DB"},
-	{pgsource.ErrSlotMissing, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove DB --yes, then millrace apply, which copies every table again"},
+	{pgsource.ErrNoTables, "SOURCE_NO_TABLES", park, true, "correct tables: in the fleet file, then: millrace apply"},
+	{pgsource.ErrVersion, "SOURCE_VERSION", park, true, "upgrade the server, then: millrace resume {db}"},
+	{ErrNotCaughtUp, "NOT_CAUGHT_UP", park, true, ""},
+	{pgsource.ErrSlotMissing, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
 	{pgsource.ErrTableGone, "TABLE_GONE", park, false, ""},
 	{pgsource.ErrSuperseded, "SUPERSEDED", retry, true, ""},
 	{pgsource.ErrBlocked, "SOURCE_BLOCKED", retry, true, "end the transaction that stays open"},
@@ -63,23 +71,34 @@ var classes = []class{
 	{pgsource.ErrRewritten, "TABLE_REWRITTEN", anew, false, ""},
 	{pgsource.ErrSlotActive, "SLOT_ACTIVE", retry, true, ""},
 	{pgsource.ErrUnreachable, "SOURCE_UNREACHABLE", retry, true, "check that the server runs and that the worker can reach it"},
-	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume DB"},
-	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume DB"},
-	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume DB"},
-	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic, then: millrace resume DB copies the table again"},
-	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: millrace remove DB --yes, then millrace apply, which copies every table again"},
-	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: millrace remove DB --yes, then millrace apply, which copies every table again"},
-	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: millrace remove DB --yes, then millrace apply, which copies every table again"},
+	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume {db}"},
+	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "the topic is gone, and changes with it: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrRecord, "MALFORMED_RECORD", park, true, "others write into the topic: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume {db}"},
+	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume {db}"},
+	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic, then: millrace resume {db} copies the table again"},
+	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: millrace remove {db} --yes, then millrace apply, which copies every table again"},
 	{topic.ErrUnreachable, "KAFKA_UNREACHABLE", retry, true, "check that the brokers run and that the worker can reach them"},
 	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (columns: {schema.table.column: string}) and apply it"},
+	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct columns: in the fleet file, then: millrace apply"},
+	{change.ErrTuple, "MALFORMED_VALUE", park, false, "report this: the source sent a row that is none"},
 	{pgtype.ErrMalformed, "MALFORMED_VALUE", park, false, "report this: the source sent a value that its type does not have"},
-	{batch.ErrOrder, "HISTORY_DISORDER", park, false, "millrace resume DB"},
-	{lake.ErrSchemaIncompatible, "SCHEMA_INCOMPATIBLE", park, false, "millrace resume DB copies the table again with its shape of now"},
-	{lake.ErrRowNotFound, "LATEST_DIVERGED", park, false, "millrace resume DB copies the table again"},
-	{lake.ErrDisorder, "HISTORY_DISORDER", park, false, "millrace resume DB copies the table again"},
-	{lake.ErrUnwritable, "LAKE_UNWRITABLE", park, true, "give the worker's user the right to write below lake:, then: millrace resume DB"},
+	{batch.ErrOrder, "HISTORY_DISORDER", park, false, "millrace resume {db}"},
+	{lake.ErrSchemaIncompatible, "SCHEMA_INCOMPATIBLE", park, false, "millrace resume {db} copies the table again with its shape of now"},
+	{lake.ErrRowNotFound, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
+	{lake.ErrDisorder, "HISTORY_DISORDER", park, false, "millrace resume {db} copies the table again"},
+	{deltalog.ErrRowNotFound, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
+	{deltalog.ErrDuplicateKey, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
+	{deltalog.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away; then: millrace resume {db}"},
+	{datafile.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away; then: millrace resume {db}"},
+	{deltalog.ErrUnsupported, "LAKE_UNSUPPORTED", park, false, "others changed the table: undo that, or move its folder away; then: millrace resume {db}"},
+	{lake.ErrUnwritable, "LAKE_UNWRITABLE", park, true, "give the worker's user the right to write below lake:, then: millrace resume {db}"},
 	{lake.ErrCopyGone, "COPY_REPLACED", anew, false, ""},
-	{fleet.ErrSecret, "SECRET_MISSING", park, true, "set it where the worker runs and restart the worker, then: millrace resume DB"},
+	{lake.ErrCopyIncomplete, "COPY_REPLACED", anew, false, ""},
+	{lake.ErrNotCopied, "NOT_COPIED", anew, false, ""},
+	{fleet.ErrSecret, "SECRET_MISSING", park, true, "set it where the worker runs and restart the worker, then: millrace resume {db}"},
 }
 
 // Classify says what an error means to a workflow: its code, its remedy, and
@@ -96,7 +115,7 @@ func Classify(err error) Failure {
 	var gap *topic.Gap
 	if errors.As(err, &gap) {
 		return Failure{Park: true, Reason: Reason{
-			Code: "KAFKA_GAP", Message: err.Error(), Remedy: "records are gone from the topic: millrace resume DB copies the table again",
+			Code: "KAFKA_GAP", Message: err.Error(), Remedy: "records are gone from the topic: millrace resume {db} copies the table again",
 		}}
 	}
 	for _, c := range classes {
@@ -118,13 +137,13 @@ func remedy(err error, c *class) string {
 	var value *batch.ConvertError
 	switch {
 	case errors.As(err, &value) && errors.Is(err, pgtype.ErrUnrepresentable):
-		return fmt.Sprintf("correct the value at the source, or read the column as text: columns: {%s.%s: string} under DB: in the fleet file; then: millrace apply", value.Table, value.Column)
+		return fmt.Sprintf("correct the value at the source, or read the column as text: columns: {%s.%s: string} under {db}: in the fleet file; then: millrace apply", value.Table, value.Column)
 	case errors.As(err, &source) && source.Remedy != "" && c.act != park:
 		return source.Remedy
 	case errors.As(err, &source) && source.Remedy != "" && !errors.Is(err, pgsource.ErrSlotLost) && !errors.Is(err, pgsource.ErrSlotMissing):
-		return source.Remedy + "\nthen: millrace resume DB"
+		return source.Remedy + "\nthen: millrace resume {db}"
 	case errors.As(err, &setting) && setting.Remedy != "":
-		return setting.Remedy + "\nthen: millrace resume DB"
+		return setting.Remedy + "\nthen: millrace resume {db}"
 	}
 	return c.remedy
 }

@@ -33,24 +33,26 @@ var errRewind = errors.New("read the topic from its beginning")
 // into batches and commits them to history and latest, as rarely as freshness
 // permits.
 func (a *Activities) Commit(actx context.Context, in CommitInput) (LaneResult, error) {
-	l, end, err := a.begin(actx, "commit/"+in.DB.Name)
+	l, end, err := a.begin(actx, "commit", in.DB.Name)
 	if err != nil {
 		return LaneResult{}, err
 	}
 	defer end()
 	c := &committer{
-		a: a, l: l, in: in, tables: map[uint32]*mirrored{}, passed: map[string]int{},
+		a: a, l: l, in: in, tables: map[uint32]*mirrored{}, passed: map[string]map[int]bool{},
 		results: make(chan *mirrored, jobsAtOnce),
-		told:    a.tell(l, activity.GetInfo(actx).WorkflowExecution.ID),
+		told:    a.tell(l, activity.GetInfo(actx).WorkflowExecution),
 	}
 	defer c.close()
+	a.metrics.tablesParked.WithLabelValues(in.DB.Name).Set(float64(len(in.Parked)))
 	l.report(func() any { return c.progress() })
 	err = c.open()
 	if err == nil {
 		err = c.run()
 	}
 	c.settle()
-	out := LaneResult{Why: l.reason(), Worker: a.cfg.Worker}
+	out := l.result(a.cfg.Worker)
+	out.Tables = c.progress().Tables
 	switch {
 	case errors.Is(err, errRewind):
 		a.cfg.Log.Warn("rewinding", "database", in.DB.Name, "lane", "commit")
@@ -83,8 +85,8 @@ type committer struct {
 	tables   map[uint32]*mirrored
 	cursor   topic.Cursor
 	event    change.Event
-	passed   map[string]int // markers: how many partitions reached them
-	markers  int            // markers seen and not reached, over all partitions
+	passed   map[string]map[int]bool // markers: the partitions that reached them
+	markers  int                     // markers seen and not reached, over all partitions
 	running  int
 	results  chan *mirrored
 	jobs     sync.WaitGroup
@@ -101,6 +103,7 @@ type committer struct {
 // open connects and finds where to read on.
 func (c *committer) open() error {
 	ctx := c.l.ctx
+	defer c.l.wait("kafka", openWithin)()
 	var err error
 	if c.lake, err = c.a.lake(ctx, &c.in.DB); err != nil {
 		return err
@@ -170,6 +173,7 @@ func (c *committer) run() error {
 		}
 		c.schedule(time.Now())
 		if c.starved() {
+			c.measure(time.Now())
 			select {
 			case m := <-c.results:
 				c.finished(m)
@@ -241,6 +245,9 @@ func (c *committer) progress() CommitProgress {
 	defer c.mu.Unlock()
 	p := c.figure
 	p.Tables = slices.Clone(c.recent)
+	if p.WaitingFor == "" {
+		p.WaitingFor, p.Since = c.l.waitsFor()
+	}
 	return p
 }
 
@@ -471,8 +478,10 @@ func (c *committer) schedule(now time.Time) {
 func (c *committer) start(m *mirrored) {
 	m.busy = true
 	c.running++
+	waited := c.l.wait("lake", jobWithin)
 	c.jobs.Go(func() {
 		m.result = m.run(c.l.ctx, c.lake, &c.in.DB, m.jobs[0])
+		waited()
 		c.results <- m
 	})
 }
@@ -543,7 +552,8 @@ func (c *committer) trouble(m *mirrored, err error) error {
 		}
 	}
 	m.abandon()
-	c.a.metrics.parked.WithLabelValues(c.in.DB.Name).Inc()
+	c.a.metrics.tablesParked.WithLabelValues(c.in.DB.Name).Inc()
+	c.a.metrics.failed("Commit", c.in.DB.Name, &f)
 	c.a.cfg.Log.Warn("table parked", "database", c.in.DB.Name, "table", m.name, "code", f.Reason.Code)
 	c.told.table(TableChange{OID: m.oid, Reason: &f.Reason})
 	return nil
@@ -559,11 +569,15 @@ func (c *committer) reach() {
 			return
 		}
 	}
-	for _, tr := range c.trackers {
+	for p, tr := range c.trackers {
 		for _, marker := range tr.Reached() {
 			c.markers--
-			c.passed[marker.Token]++
-			if c.passed[marker.Token] >= len(c.trackers) {
+			if c.passed[marker.Token] == nil {
+				c.passed[marker.Token] = map[int]bool{}
+			}
+			// What is published twice counts once.
+			c.passed[marker.Token][p] = true
+			if len(c.passed[marker.Token]) == len(c.trackers) {
 				delete(c.passed, marker.Token)
 				c.told.marker(marker.Token)
 			}

@@ -15,30 +15,38 @@ import (
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
 )
 
-// chunkBytes is about how much of a table's file one chunk reads.
-const chunkBytes = 256 << 20
+const (
+	// chunkBytes is about how much of a table's file one chunk reads. Larger
+	// tables have larger chunks, so that there are at most maxChunks, save where
+	// there are more partitions.
+	chunkBytes = 256 << 20
+	maxChunks  = 1000
+)
 
 // Hold takes a cut, tells its workflow, and keeps the snapshot until it is
 // cancelled or the worker stops.
 func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
 	info := activity.GetInfo(ctx)
+	taken := a.alive(ctx) // a cut waits for transactions that are open
+	defer taken()
 	sql, err := a.source(ctx, &in.DB, "hold/"+info.WorkflowExecution.RunID)
 	if err != nil {
 		return err
 	}
 	defer sql.Close()
-	cut, err := cutWithBeats(ctx, sql, a.cfg.HeartbeatTimeout/4)
+	cut, err := sql.Cut(ctx)
 	if err != nil {
 		return err
 	}
 	defer cut.Close()
 	err = a.cfg.Temporal.SignalWorkflow(ctx, info.WorkflowExecution.ID, info.WorkflowExecution.RunID, SignalCut, Cut{
-		LSN: cut.LSN, Snapshot: cut.Snapshot, SystemID: cut.System.ID, Micros: cut.Micros,
+		LSN: cut.LSN, Snapshot: cut.Snapshot, SystemID: cut.System.ID, Micros: cut.Micros, Token: in.Token,
 	})
 	if err != nil {
 		return fmt.Errorf("tell the cut: %w", err)
 	}
-	tick := time.NewTicker(max(a.cfg.HeartbeatTimeout/4, 100*time.Millisecond))
+	taken()
+	tick := time.NewTicker(beatEvery(info.HeartbeatTimeout))
 	defer tick.Stop()
 	stopping := activity.GetWorkerStopChannel(ctx)
 	var drain <-chan time.Time
@@ -60,18 +68,11 @@ func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
 	}
 }
 
-// cutWithBeats takes a cut, which waits for transactions that are open.
-func cutWithBeats(ctx context.Context, sql *pgsource.DB, every time.Duration) (*pgsource.Cut, error) {
-	beats, stop := context.WithCancel(ctx)
-	defer stop()
-	go beat(beats, every)
-	return sql.Cut(ctx)
-}
-
 // PlanCopy begins the copy of one table in the lake and cuts the table into
 // chunks.
 func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, error) {
 	var out PlanResult
+	defer a.alive(ctx)()
 	sql, err := a.source(ctx, &in.DB, "copy")
 	if err != nil {
 		return out, err
@@ -82,6 +83,10 @@ func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, er
 		return out, err
 	}
 	chunks, err := sql.Plan(ctx, in.Cut.Snapshot, t, chunkBytes)
+	for bytes := int64(chunkBytes); err == nil && len(chunks) > maxChunks && bytes < chunkBytes*maxChunks; {
+		bytes *= int64(len(chunks)+maxChunks-1) / maxChunks
+		chunks, err = sql.Plan(ctx, in.Cut.Snapshot, t, bytes)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -170,9 +175,7 @@ func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult,
 // collected meanwhile, and the table is live.
 func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResult, error) {
 	var out FinishResult
-	beats, stop := context.WithCancel(ctx)
-	defer stop()
-	go beat(beats, a.cfg.HeartbeatTimeout/4)
+	defer a.alive(ctx)()
 	sql, err := a.source(ctx, &in.DB, "copy")
 	if err != nil {
 		return out, err

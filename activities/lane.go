@@ -2,29 +2,56 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 )
 
-// timeBox is how long a long step holds its place before it gives it up
-// voluntarily, at a transaction boundary.
-const timeBox = 10 * time.Minute
+const (
+	// TimeBox is how long a long step holds its place before it gives it up
+	// voluntarily, at a transaction boundary.
+	TimeBox = 10 * time.Minute
+	// DetachedMax is how long a lane goes on while Temporal cannot be reached.
+	// StartToClose of long steps covers the time box and this.
+	DetachedMax = 6 * time.Hour
+	// StopGrace is how long a lane may take to reach a boundary once it was told
+	// to stop.
+	StopGrace = 18 * time.Second
+	// predecessorWithin is how long an earlier attempt in this process may take
+	// to end: its grace, and what it then gives back.
+	predecessorWithin = StopGrace + 12*time.Second
+	// openWithin is how long a lane may take to connect, and jobWithin one step
+	// at the lake, before its silence counts as such.
+	openWithin = 2 * time.Minute
+	jobWithin  = 10 * time.Minute
+	// slowestBeat is the longest pause between two heartbeats, and so how late a
+	// lane may learn that it is to end.
+	slowestBeat = 5 * time.Second
+	// tellWithin bounds one call that tells Temporal something.
+	tellWithin = 5 * time.Second
+)
 
-// DetachedMax is how long a lane goes on while Temporal cannot be reached.
-// StartToClose of long steps covers the time box and this.
-const DetachedMax = 6 * time.Hour
-
-// StopGrace is how long a lane may take to reach a boundary once it was told
-// to stop.
-const StopGrace = 18 * time.Second
+// Why lanes end that nobody cancelled.
+const (
+	whyBox      = "time box"
+	whyStopping = "worker stops"
+	whyReplaced = "replaced by a later attempt here"
+	whyDetached = "Temporal was away for too long"
+)
 
 // lane is one run of a long step. It works under a context of its own, so that
-// a Temporal outage, which the SDK turns into a cancelled context, does not
-// stop the data: Stop says when to end at the next boundary, ctx when to drop
-// everything.
+// a Temporal outage does not stop the data: stop says when to end at the next
+// boundary, ctx when to drop everything.
+//
+// Heartbeats are sent by the lane itself, not through the SDK, which cancels an
+// activity whose heartbeats fail without saying whether the activity was taken
+// away or Temporal is.
 type lane struct {
 	ctx  context.Context
 	stop chan struct{}
@@ -32,9 +59,21 @@ type lane struct {
 
 	beats    atomic.Int64
 	progress atomic.Pointer[func() any]
+	detached atomic.Bool // Temporal did not answer the last heartbeat
+	first    sync.Once
+	working  chan struct{} // closed by the first beat
 
-	mu  sync.Mutex
-	why string
+	mu       sync.Mutex
+	why      string
+	haltedAt time.Time
+	waits    map[int]waiting
+	waited   int
+}
+
+// waiting is a named wait, which has a limit.
+type waiting struct {
+	what         string
+	since, until time.Time
 }
 
 // lanes holds the running lane of each kind and database in this process, so
@@ -44,47 +83,88 @@ type lanes struct {
 	running map[string]*lane
 }
 
-// begin makes the lane called key, after ending the one of that name that may
-// still run here. The caller calls end once its work has ended.
-func (a *Activities) begin(actx context.Context, key string) (l *lane, end func(), err error) {
-	l = &lane{stop: make(chan struct{}), done: make(chan struct{})}
+// beater is what a lane needs of Temporal's client to stay alive.
+type beater interface {
+	RecordActivityHeartbeat(ctx context.Context, token []byte, details ...any) error
+}
+
+// begin makes the lane of a kind and a database, after ending the one of that
+// name that may still run here. The caller calls end once its work has ended.
+func (a *Activities) begin(actx context.Context, kind, database string) (l *lane, end func(), err error) {
+	info := activity.GetInfo(actx)
+	key := kind + "/" + database
+	l = newLane(actx)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(actx))
 	l.ctx = ctx
-
-	a.lanes.mu.Lock()
-	before := a.lanes.running[key]
-	a.lanes.running[key] = l
-	a.lanes.mu.Unlock()
-	if before != nil {
-		before.halt("replaced")
-		select {
-		case <-before.done:
-		case <-actx.Done():
-			a.lanes.leave(key, l)
-			close(l.done)
-			cancel()
-			return nil, nil, actx.Err()
-		}
-	}
+	before := a.lanes.enter(key, l)
 
 	var g sync.WaitGroup
-	g.Go(func() { l.watch(actx, a.reachable, cancel) })
-	g.Go(func() { l.heartbeat(actx, a.cfg.HeartbeatTimeout/4) })
-	return l, func() {
+	g.Go(func() { l.watch(actx, activity.GetWorkerStopChannel(actx), cancel) })
+	g.Go(func() { l.heartbeat(a.cfg.Temporal, info.TaskToken, beatEvery(info.HeartbeatTimeout)) })
+	g.Go(func() { a.announce(l, info.WorkflowExecution, kind) })
+	end = func() {
 		l.halt("returned")
 		close(l.done)
 		cancel()
 		g.Wait()
-		a.lanes.leave(key, l)
-	}, nil
+		if a.lanes.leave(key, l) {
+			a.metrics.forget(kind, database)
+		}
+	}
+	if before == nil {
+		return l, end, nil
+	}
+	before.halt(whyReplaced)
+	waited := l.wait("its predecessor here", predecessorWithin)
+	late := time.NewTimer(predecessorWithin)
+	defer late.Stop()
+	select {
+	case <-before.done:
+	case <-l.stop:
+	case <-late.C:
+		l.halt("its predecessor here does not end")
+	}
+	waited()
+	if l.halted() {
+		why := l.reason()
+		end()
+		return nil, nil, &Reasoned{
+			Failure: Failure{Reason: Reason{Code: CodeWorkerLost, Message: "the step ended before it began: " + why}, Database: true},
+			Err:     context.Canceled,
+		}
+	}
+	return l, end, nil
 }
 
-func (s *lanes) leave(key string, l *lane) {
+func newLane(actx context.Context) *lane {
+	return &lane{
+		ctx: actx, stop: make(chan struct{}), done: make(chan struct{}), working: make(chan struct{}),
+		waits: map[int]waiting{},
+	}
+}
+
+// beatEvery is the pause between heartbeats under a timeout.
+func beatEvery(timeout time.Duration) time.Duration {
+	return min(max(timeout/4, 100*time.Millisecond), slowestBeat)
+}
+
+// enter puts l in the place of the lane that runs now, which it returns.
+func (s *lanes) enter(key string, l *lane) (before *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running[key] == l {
+	before = s.running[key]
+	s.running[key] = l
+	return before
+}
+
+// leave takes l out, unless another is in its place already.
+func (s *lanes) leave(key string, l *lane) (left bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left = s.running[key] == l; left {
 		delete(s.running, key)
 	}
+	return left
 }
 
 // halt asks the lane to end at its next boundary. The first reason stands.
@@ -92,7 +172,7 @@ func (l *lane) halt(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.why == "" {
-		l.why = why
+		l.why, l.haltedAt = why, time.Now()
 		close(l.stop)
 	}
 }
@@ -114,27 +194,32 @@ func (l *lane) reason() string {
 	return l.why
 }
 
-// watch halts the lane when the worker stops, the time box ends or the activity
-// is no longer ours, and cancels it when it does not reach a boundary in time.
-func (l *lane) watch(actx context.Context, reachable func() bool, cancel context.CancelFunc) {
-	box := time.NewTimer(timeBox)
+// result is that of a lane that ended voluntarily.
+func (l *lane) result(worker string) LaneResult {
+	why := l.reason()
+	return LaneResult{Why: why, Worker: worker, Stopping: why == whyStopping}
+}
+
+// watch halts the lane when the worker stops or the time box ends, and cancels
+// it when it does not reach a boundary in time.
+func (l *lane) watch(actx context.Context, stopping <-chan struct{}, cancel context.CancelFunc) {
+	box := time.NewTimer(TimeBox)
 	defer box.Stop()
 	for !l.halted() {
 		select {
 		case <-l.done:
 			return
 		case <-l.stop:
-		case <-activity.GetWorkerStopChannel(actx):
-			l.halt("worker stops")
+		case <-stopping:
+			l.halt(whyStopping)
 		case <-actx.Done():
 			l.halt("activity ended: " + context.Cause(actx).Error())
 		case <-box.C:
 			// A result that cannot be delivered would only stop the data.
-			if reachable() {
-				l.halt("time box")
-			} else {
-				box.Reset(time.Second)
+			if !l.detached.Load() {
+				l.halt(whyBox)
 			}
+			box.Reset(time.Second)
 		}
 	}
 	grace := time.NewTimer(StopGrace)
@@ -146,32 +231,170 @@ func (l *lane) watch(actx context.Context, reachable func() bool, cancel context
 	}
 }
 
-// beat notes progress: a keepalive, bytes, an acknowledgement, a commit or a
-// named wait.
-func (l *lane) beat() { l.beats.Add(1) }
+// beat notes progress: a keepalive, bytes, an acknowledgement or a commit.
+func (l *lane) beat() {
+	l.beats.Add(1)
+	l.first.Do(func() { close(l.working) })
+}
+
+// wait begins a named wait, such as for a connection, which counts as progress
+// for as long as its limit. The caller ends it.
+func (l *lane) wait(what string, limit time.Duration) (end func()) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waited++
+	id := l.waited
+	l.waits[id] = waiting{what: what, since: now, until: now.Add(limit)}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.waits, id)
+	}
+}
+
+// waitsFor says what the lane has waited for the longest, and since when in RFC
+// 3339; empty where that is not worth telling.
+func (l *lane) waitsFor() (what, since string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := time.Now().Add(-time.Second)
+	for _, w := range l.waits {
+		if w.since.Before(first) {
+			what, first = w.what, w.since
+		}
+	}
+	if what == "" {
+		return "", ""
+	}
+	return what, first.UTC().Format(time.RFC3339)
+}
+
+// patient tells whether silence is in order: during a wait that has not reached
+// its limit, and on the way to the boundary.
+func (l *lane) patient(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.why != "" {
+		return now.Sub(l.haltedAt) < StopGrace
+	}
+	for _, w := range l.waits {
+		if now.Before(w.until) {
+			return true
+		}
+	}
+	return false
+}
 
 // report sets what the heartbeats carry. The function is called from another
 // goroutine.
 func (l *lane) report(f func() any) { l.progress.Store(&f) }
 
-// heartbeat tells Temporal about progress, and stays silent without.
-func (l *lane) heartbeat(actx context.Context, every time.Duration) {
-	every = min(max(every, 100*time.Millisecond), time.Second)
+// heartbeat tells Temporal about progress, and stays silent without. It halts
+// the lane when the server says that the activity is not ours any more, or when
+// no server has answered for too long.
+func (l *lane) heartbeat(server beater, token []byte, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	seen := int64(-1)
+	seen := int64(0)
+	answered := time.Now()
 	for {
 		select {
 		case <-l.done:
 			return
 		case <-tick.C:
 		}
-		now := l.beats.Load()
-		f := l.progress.Load()
-		if now == seen || f == nil || actx.Err() != nil {
+		beats := l.beats.Load()
+		if beats == seen && !l.patient(time.Now()) && !l.detached.Load() {
 			continue
 		}
-		seen = now
-		activity.RecordHeartbeat(actx, (*f)())
+		seen = beats
+		var details []any
+		if f := l.progress.Load(); f != nil {
+			details = append(details, (*f)())
+		}
+		ctx, cancel := context.WithTimeout(l.ctx, max(every, tellWithin))
+		err := server.RecordActivityHeartbeat(ctx, token, details...)
+		cancel()
+		switch {
+		case err == nil:
+			answered = time.Now()
+			l.detached.Store(false)
+		case l.ctx.Err() != nil:
+			return
+		case cancelled(err):
+			answered = time.Now()
+			l.detached.Store(false)
+			l.halt("cancelled")
+		case takenAway(err):
+			l.halt("activity ended: " + err.Error())
+			return
+		default:
+			l.detached.Store(true)
+			if time.Since(answered) > DetachedMax {
+				l.halt(whyDetached)
+			}
+		}
+	}
+}
+
+// cancelled tells that Temporal asks the activity to end.
+func cancelled(err error) bool {
+	return temporal.IsCanceledError(err) || errors.Is(err, activity.ErrActivityPaused) || errors.Is(err, activity.ErrActivityReset)
+}
+
+// takenAway tells that Temporal has given the activity up: it timed out, or its
+// workflow has ended.
+func takenAway(err error) bool {
+	var gone *serviceerror.NotFound
+	var namespace *serviceerror.NamespaceNotFound
+	var inactive *serviceerror.NamespaceNotActive
+	var invalid *serviceerror.InvalidArgument
+	return errors.As(err, &gone) || errors.As(err, &namespace) || errors.As(err, &inactive) || errors.As(err, &invalid)
+}
+
+// alive heartbeats for a step whose waits have limits of their own, until it is
+// stopped. The step is cancelled where its activity is.
+func (a *Activities) alive(ctx context.Context) (stop func()) {
+	beats, cancel := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	g.Go(func() {
+		tick := time.NewTicker(beatEvery(activity.GetInfo(ctx).HeartbeatTimeout))
+		defer tick.Stop()
+		for {
+			select {
+			case <-beats.Done():
+				return
+			case <-tick.C:
+				activity.RecordHeartbeat(beats)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		g.Wait()
+	}
+}
+
+// announce tells the workflow that the lane gets on, once it does: the status
+// then drops what it showed of earlier failures.
+func (a *Activities) announce(l *lane, run workflow.Execution, kind string) {
+	select {
+	case <-l.working:
+	case <-l.done:
+		return
+	}
+	for {
+		ctx, cancel := context.WithTimeout(l.ctx, tellWithin)
+		err := a.cfg.Temporal.SignalWorkflow(ctx, run.ID, run.RunID, SignalLane, LaneReport{Lane: kind, Worker: a.cfg.Worker})
+		cancel()
+		if err == nil || takenAway(err) {
+			return
+		}
+		select {
+		case <-l.done:
+			return
+		case <-time.After(time.Second):
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 
 	"github.com/millrace-io/millrace/activities/change"
@@ -25,6 +24,7 @@ import (
 // time.
 func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResult, error) {
 	var out PrepareResult
+	defer a.alive(ctx)()
 	db := &in.DB
 	sql, err := a.source(ctx, db, "control")
 	if err != nil {
@@ -171,7 +171,7 @@ func blocking(problems []pgsource.Problem) error {
 		return nil
 	}
 	return &Reasoned{
-		Failure: Failure{Park: true, Reason: Reason{
+		Failure: Failure{Park: true, Database: true, Reason: Reason{
 			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(remedies, "\n"),
 		}},
 		Err: errors.New("source is not ready"),
@@ -203,9 +203,12 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 			infos = append(infos, info)
 			continue
 		}
-		state, where := m.State(), m.Info()
+		state, where, at := m.State(), m.Info(), m.Applied()
 		_ = m.Close()
 		info.History, info.Latest = where.History, where.Latest
+		if !at.IsZero() {
+			info.Position = at.String()
+		}
 		switch {
 		case state.OID != t.OID || state.Epoch != epoch || state.Phase == lake.Copying:
 			// Never copied, another table, after a lost slot, or a copy whose
@@ -222,6 +225,7 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 // Scan looks for tables that appeared or vanished, and publishes the new ones.
 func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error) {
 	var out ScanResult
+	defer a.alive(ctx)()
 	db := &in.DB
 	sql, err := a.source(ctx, db, "control")
 	if err != nil {
@@ -282,6 +286,7 @@ func (a *Activities) workflowRuns(ctx context.Context, id string) bool {
 // EmitMarker writes a marker into the source's log, in a transaction of its
 // own: it arrives after everything that was committed before.
 func (a *Activities) EmitMarker(ctx context.Context, in MarkerInput) error {
+	defer a.alive(ctx)()
 	sql, err := a.source(ctx, &in.DB, "control")
 	if err != nil {
 		return err
@@ -294,63 +299,60 @@ func (a *Activities) EmitMarker(ctx context.Context, in MarkerInput) error {
 // AwaitCaughtUp waits until what is committed now at the source can be read
 // from the lake.
 func (a *Activities) AwaitCaughtUp(ctx context.Context, in AwaitInput) error {
-	info := activity.GetInfo(ctx)
-	beats, stop := context.WithCancel(ctx)
-	defer stop()
-	go beat(beats, a.cfg.HeartbeatTimeout/4)
-	h, err := a.cfg.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: in.WorkflowID, UpdateName: UpdateWait, WaitForStage: client.WorkflowUpdateStageCompleted,
-		UpdateID: fmt.Sprintf("%s-%d", info.WorkflowExecution.RunID, info.Attempt),
-		Args:     []any{map[string]any{"until": "caught-up", "timeout": in.Timeout, "past_parked": true}},
-	})
-	if err != nil {
-		return fmt.Errorf("wait for the lake: %w", err)
-	}
+	defer a.alive(ctx)()
 	var waited struct {
 		Reached bool   `json:"reached"`
 		Why     string `json:"why"`
+		Again   bool   `json:"again"`
 	}
-	if err := h.Get(ctx, &waited); err != nil {
-		return fmt.Errorf("wait for the lake: %w", err)
-	}
-	if !waited.Reached {
-		return fmt.Errorf("wait for the lake: %s: %w", waited.Why, ErrNotCaughtUp)
-	}
-	return nil
-}
-
-// beat heartbeats while a step waits for something that has a limit of its own.
-func beat(ctx context.Context, every time.Duration) {
-	tick := time.NewTicker(max(every, 100*time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			activity.RecordHeartbeat(ctx)
+	for end := time.Now().Add(in.Timeout); ; {
+		h, err := a.cfg.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+			WorkflowID: in.WorkflowID, UpdateName: UpdateWait, WaitForStage: client.WorkflowUpdateStageCompleted,
+			Args: []any{map[string]any{"until": "caught-up", "timeout": time.Until(end), "past_parked": true}},
+		})
+		if err == nil {
+			err = h.Get(ctx, &waited)
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("wait for the lake: %w", err)
+		case waited.Reached:
+			return nil
+		case !waited.Again || time.Now().After(end):
+			return fmt.Errorf("wait for the lake: %s: %w", waited.Why, ErrNotCaughtUp)
 		}
 	}
+}
+
+// AtSource names what a database's mirror makes at the source: its slot and its
+// publications. Epoch 0 stands for the first.
+func AtSource(database string, epoch uint32) []string {
+	return append([]string{"slot " + pgsource.SlotName(database, max(epoch, 1))},
+		quoteAll("publication ", pgsource.PublicationNames(database))...)
 }
 
 // Drop drops slot and publications where they are ours. With Force it goes on
 // where the source cannot be reached, and says what stays behind.
 func (a *Activities) Drop(ctx context.Context, in DropInput) (DropResult, error) {
 	var out DropResult
+	defer a.alive(ctx)()
 	db := &in.DB
-	names := append([]string{"slot " + pgsource.SlotName(db.Name, max(in.Epoch, 1))}, quoteAll("publication ", pgsource.PublicationNames(db.Name))...)
 	sql, err := a.source(ctx, db, "control")
 	if err != nil {
 		if !in.Force {
 			return out, err
 		}
-		out.Left = names
+		out.Left = AtSource(db.Name, in.Epoch)
 		return out, nil
 	}
 	defer sql.Close()
 	slots, err := sql.SlotNames(ctx, db.Name)
 	if err != nil {
-		return out, err
+		if !in.Force {
+			return out, err
+		}
+		out.Left = AtSource(db.Name, in.Epoch)
+		return out, nil
 	}
 	for _, name := range slots {
 		dropped, err := sql.DropSlot(ctx, name)

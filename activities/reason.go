@@ -1,5 +1,7 @@
 package activities
 
+import "strings"
+
 // Code is the stable name of why something is parked or waits. Codes are part
 // of the product's interface: they never change their meaning.
 type Code string
@@ -9,10 +11,17 @@ type Reason struct {
 	Code Code `json:"code"`
 	// Message is one sentence for people. It holds no row values and no secrets.
 	Message string `json:"message"`
-	// Remedy is the SQL, setting or command that mends it.
+	// Remedy is the SQL, setting or command that mends it. {db} in it stands for
+	// the database's name in the fleet file.
 	Remedy string `json:"remedy,omitempty"`
 	// Since is when it was first seen, in RFC 3339.
 	Since string `json:"since,omitempty"`
+}
+
+// For returns the reason with a remedy for one database.
+func (r Reason) For(database string) Reason {
+	r.Remedy = strings.ReplaceAll(r.Remedy, "{db}", database)
+	return r
 }
 
 // Codes that are not tied to one stage.

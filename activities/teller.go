@@ -2,19 +2,37 @@ package activities
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
+
+	"go.temporal.io/sdk/workflow"
 )
+
+const (
+	// tellEvery is the shortest time between two reports of tables.
+	tellEvery = time.Second
+	// lastWord bounds what a lane that ends has left to say.
+	lastWord = 2 * time.Second
+)
+
+// signaller is what a teller needs of Temporal's client.
+type signaller interface {
+	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
+}
 
 // teller brings what a lane found to its workflow, by signal: tables at most
 // once a second, markers at once. While Temporal cannot be reached it keeps
-// what it has to say.
+// what it has to say. A run of the workflow that has ended is told nothing: its
+// successor has lanes of its own.
 type teller struct {
-	a        *Activities
-	workflow string
-	wake     chan struct{}
-	quit     chan struct{}
-	ended    sync.WaitGroup
+	to     signaller
+	run    workflow.Execution
+	wake   chan struct{}
+	quit   chan struct{}
+	ended  sync.WaitGroup
+	closed sync.Once
+	cancel context.CancelFunc
 
 	mu      sync.Mutex
 	tables  map[uint32]TableChange
@@ -22,9 +40,17 @@ type teller struct {
 }
 
 // tell starts a teller for a lane.
-func (a *Activities) tell(l *lane, workflow string) *teller {
-	t := &teller{a: a, workflow: workflow, wake: make(chan struct{}, 1), quit: make(chan struct{}), tables: map[uint32]TableChange{}}
-	t.ended.Go(func() { t.run(l.ctx) })
+func (a *Activities) tell(l *lane, run workflow.Execution) *teller {
+	return newTeller(l.ctx, a.cfg.Temporal, run)
+}
+
+func newTeller(ctx context.Context, to signaller, run workflow.Execution) *teller {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	t := &teller{
+		to: to, run: run, cancel: cancel,
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), tables: map[uint32]TableChange{},
+	}
+	t.ended.Go(func() { t.serve(ctx) })
 	return t
 }
 
@@ -53,81 +79,108 @@ func (t *teller) poke() {
 
 // close says what is left to say, if Temporal listens, and stops.
 func (t *teller) close() {
-	close(t.quit)
+	t.closed.Do(func() { close(t.quit) })
+	late := time.AfterFunc(lastWord, t.cancel)
 	t.ended.Wait()
+	late.Stop()
+	t.cancel()
 }
 
-func (t *teller) run(ctx context.Context) {
-	var last time.Time
+// serve tells what there is to tell until the teller is closed.
+func (t *teller) serve(ctx context.Context) {
+	var last time.Time // when tables were told
 	for {
-		stop := false
 		select {
 		case <-t.quit:
-			stop = true
+			if t.tellMarkers(ctx) == nil {
+				_ = t.tellTables(ctx)
+			}
+			return
 		case <-t.wake:
 		}
-		t.mu.Lock()
-		markers, tables := t.markers, t.tables
-		t.markers, t.tables = nil, map[uint32]TableChange{}
-		t.mu.Unlock()
-
-		for i, token := range markers {
-			if err := t.signal(ctx, SignalMarker, token); err != nil {
-				t.again(markers[i:], nil)
-				break
-			}
-		}
-		if len(tables) > 0 {
-			if wait := time.Second - time.Since(last); wait > 0 && !stop {
-				pause(ctx, t.quit, wait)
-			}
-			var c TablesChanged
-			for _, table := range tables {
-				c.Tables = append(c.Tables, table)
-			}
-			if err := t.signal(ctx, SignalTables, c); err != nil {
-				t.again(nil, tables)
-			}
+		err := t.tellMarkers(ctx)
+		if err == nil && t.hasTables() {
+			t.pause(tellEvery - time.Since(last))
+			err = t.tellTables(ctx)
 			last = time.Now()
 		}
-		if stop {
-			return
-		}
-		t.mu.Lock()
-		left := len(t.markers)+len(t.tables) > 0
-		t.mu.Unlock()
-		if left {
-			pause(ctx, t.quit, time.Second)
+		if err != nil {
+			t.pause(tellEvery)
 			t.poke()
 		}
 	}
 }
 
-// pause waits for a while, or until it should end.
-func pause(ctx context.Context, quit <-chan struct{}, d time.Duration) {
+func (t *teller) hasTables() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.tables) > 0
+}
+
+// tellMarkers tells the markers in order, and keeps those that it could not.
+func (t *teller) tellMarkers(ctx context.Context) error {
+	t.mu.Lock()
+	markers := t.markers
+	t.markers = nil
+	t.mu.Unlock()
+	for i, token := range markers {
+		if err := t.signal(ctx, SignalMarker, token); err != nil {
+			t.mu.Lock()
+			t.markers = append(slices.Clone(markers[i:]), t.markers...)
+			t.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// tellTables tells of all tables at once. What it could not tell it keeps,
+// unless something newer was found of the table since.
+func (t *teller) tellTables(ctx context.Context) error {
+	t.mu.Lock()
+	tables := t.tables
+	t.tables = map[uint32]TableChange{}
+	t.mu.Unlock()
+	if len(tables) == 0 {
+		return nil
+	}
+	var c TablesChanged
+	for _, table := range tables {
+		c.Tables = append(c.Tables, table)
+	}
+	err := t.signal(ctx, SignalTables, c)
+	if err != nil {
+		t.mu.Lock()
+		for oid, table := range tables {
+			if _, newer := t.tables[oid]; !newer {
+				t.tables[oid] = table
+			}
+		}
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// pause waits for a while, or until the teller is closed.
+func (t *teller) pause(d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-quit:
-	case <-ctx.Done():
+	case <-t.quit:
 	}
 }
 
-// again keeps what could not be said; what was found since is newer.
-func (t *teller) again(markers []string, tables map[uint32]TableChange) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.markers = append(append([]string(nil), markers...), t.markers...)
-	for oid, c := range tables {
-		if _, newer := t.tables[oid]; !newer {
-			t.tables[oid] = c
-		}
-	}
-}
-
+// signal tells the workflow something. A workflow that has ended needs not know.
 func (t *teller) signal(ctx context.Context, name string, arg any) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, tellWithin)
 	defer cancel()
-	return t.a.cfg.Temporal.SignalWorkflow(ctx, t.workflow, "", name, arg)
+	err := t.to.SignalWorkflow(ctx, t.run.ID, t.run.RunID, name, arg)
+	if err != nil && takenAway(err) {
+		return nil
+	}
+	return err
 }

@@ -20,9 +20,7 @@ const differing = 10
 // position.
 func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableReport, error) {
 	r := TableReport{Table: in.Name, Source: -1, History: -1, Latest: -1}
-	beats, stop := context.WithCancel(ctx)
-	defer stop()
-	go beat(beats, a.cfg.HeartbeatTimeout/4)
+	defer a.alive(ctx)()
 	dir, err := a.temporary("verify")
 	if err != nil {
 		return r, err

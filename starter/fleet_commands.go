@@ -156,7 +156,7 @@ func check(ctx context.Context, db *fleet.Database) checked {
 	c := checked{Name: db.Name, Problems: []activities.Problem{}}
 	problems, err := activities.CheckSource(ctx, *db)
 	if err != nil {
-		r := activities.Classify(err).Reason
+		r := activities.Classify(err).Reason.For(db.Name)
 		problems = []activities.Problem{{Code: r.Code, Sentence: r.Message, Remedy: r.Remedy, Blocking: true}}
 	}
 	c.Problems = append(c.Problems, problems...)

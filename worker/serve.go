@@ -16,7 +16,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
@@ -64,7 +63,7 @@ func serve(ctx context.Context, f *flags, file *fleet.File, logger *slog.Logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, acts.Close()) }()
+	defer func() { err = errors.Join(err, activities.Close(acts)) }()
 
 	var workers []worker.Worker
 	for _, pool := range f.Pool {
@@ -107,7 +106,7 @@ func stopAll(workers []worker.Worker) {
 
 // newWorker serves one queue. Workflows run on the control lane.
 func newWorker(c client.Client, queue, lane string, file *fleet.File, id string, acts *activities.Activities) worker.Worker {
-	throttle := file.Temporal.HeartbeatTimeout / 4
+	throttle := file.Temporal.HeartbeatTimeout / 4 // lanes send theirs themselves
 	w := worker.New(c, queue, worker.Options{
 		Identity:                           id,
 		WorkerStopTimeout:                  stopWithin,
@@ -116,7 +115,7 @@ func newWorker(c client.Client, queue, lane string, file *fleet.File, id string,
 		DefaultHeartbeatThrottleInterval:   throttle,
 		StickyScheduleToStartTimeout:       time.Second,
 		DisableWorkflowWorker:              lane != workflows.LaneControl,
-		Interceptors:                       []interceptor.WorkerInterceptor{&activities.Edge{}},
+		Interceptors:                       []interceptor.WorkerInterceptor{activities.Edge(acts)},
 	})
 	w.RegisterActivity(acts)
 	if lane == workflows.LaneControl {
@@ -124,7 +123,6 @@ func newWorker(c client.Client, queue, lane string, file *fleet.File, id string,
 		w.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Prove, workflow.RegisterOptions{Name: workflows.VerifyWorkflow})
 	}
-	_ = activity.RegisterOptions{}
 	return w
 }
 

@@ -139,7 +139,8 @@ const (
 // WaitInput waits until all tables are live, or until everything committed at
 // the source when it was called can be read from the lake.
 type WaitInput struct {
-	Until   string        `json:"until"`
+	Until string `json:"until"`
+	// Timeout is in nanoseconds; 0 means a minute.
 	Timeout time.Duration `json:"timeout"`
 	// PastParked goes on for the tables that are not parked.
 	PastParked bool `json:"past_parked,omitempty"`
@@ -151,6 +152,9 @@ type WaitInput struct {
 type Waited struct {
 	Reached bool   `json:"reached"`
 	Why     string `json:"why,omitempty"`
+	// Again tells that the workflow could not wait to the end, for it continues
+	// as new: the request is to be repeated for the time that is left.
+	Again bool `json:"again,omitempty"`
 }
 
 // VerifyInput names the tables to prove (schema.table); none means all that
@@ -184,10 +188,10 @@ func (r *VerifyReport) Equal() bool {
 	return len(r.Tables) > 0
 }
 
-// Status is the answer to StatusQuery: what the workflow knows. Lag, rows and
-// positions of running lanes are in the heartbeat details of the pending
-// activities Capture ([activities.CaptureProgress]) and Commit
-// ([activities.CommitProgress]).
+// Status is the answer to StatusQuery: what the workflow knows. Workers are
+// those that serve the lanes. Lag, rows and positions of running lanes are in
+// the heartbeat details of the pending activities Capture
+// ([activities.CaptureProgress]) and Commit ([activities.CommitProgress]).
 type Status struct {
 	Name     string             `json:"name"`
 	Region   string             `json:"region"`

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -10,8 +12,29 @@ import (
 	"github.com/millrace-io/millrace/activities/fleet"
 )
 
-// chunksAtOnce is how many chunks of one copy run at the same time.
-const chunksAtOnce = 4
+const (
+	// cutsAtOnce is how many snapshots one copy holds at the same time: tables
+	// that have to start over need not wait for those that go on.
+	cutsAtOnce = 2
+	// tablesAtOnce is how many tables are copied at the same time under one cut,
+	// so that they finish one after another, and chunksAtOnce how many chunks of
+	// one copy run at the same time.
+	tablesAtOnce = 4
+	chunksAtOnce = 4
+	// chunkEvents is how many events one chunk adds to the history at most.
+	// While those of the tables begun would exceed roomFor, none is begun.
+	chunkEvents = 6
+	roomFor     = 25_000
+	// tellEvery is how often the parent is told of tables, and tellProgress how
+	// often of rows alone.
+	tellEvery    = time.Second
+	tellProgress = 10 * time.Second
+	// chunkTries is how often a step of a copy is tried under one cut.
+	chunkTries = 5
+)
+
+// signalMore gives a running copy more tables.
+const signalMore = "more"
 
 // CopyInput starts a Copy workflow.
 type CopyInput struct {
@@ -21,6 +44,9 @@ type CopyInput struct {
 	ID     string      `json:"id"`
 	Parent string      `json:"parent"`
 	Tables []CopyTable `json:"tables"`
+	// Cuts counts the cuts that were taken: each makes a copy of its own in the
+	// lake.
+	Cuts int `json:"cuts,omitempty"`
 }
 
 // CopyTable is one table to copy.
@@ -29,214 +55,337 @@ type CopyTable struct {
 	Name string `json:"n"`
 }
 
-// Copy copies tables under one cut at a time: a holder keeps the snapshot while
-// chunks read it, on any worker. When the snapshot dies, the tables that were
-// not finished start over under the next cut. It tells its parent about each
-// table and about its end.
+// Copy copies tables under cuts: a holder keeps a snapshot while chunks read
+// it, on any worker. Tables that cannot finish under their cut, because they
+// were rewritten or the snapshot died, start over under the next. It tells its
+// parent about each table, about what it waits for, and about its end.
 func Copy(ctx workflow.Context, in CopyInput) error {
-	c := &copier{in: in, left: in.Tables}
-	defer func() {
-		// A cancelled copy reports too: its parent forgets it.
-		ctx, _ := workflow.NewDisconnectedContext(ctx)
-		c.report(ctx, activities.TablesChanged{Copy: in.ID})
-	}()
-	for delay := time.Second; len(c.left) > 0; delay = min(2*delay, 30*time.Second) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		before := len(c.left)
-		err := c.underOneCut(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			if f := failure(ctx, c.in.Config.Name, err); f.Park {
-				c.park(ctx, &f.Reason)
-				return nil
-			}
-		}
-		if len(c.left) < before {
-			delay = time.Second
-		}
-		if len(c.left) > 0 {
-			_ = workflow.Sleep(ctx, delay)
-		}
-	}
-	return nil
+	c := &copier{in: in, queue: in.Tables, limit: workflow.NewSemaphore(ctx, chunksAtOnce)}
+	return c.run(ctx)
 }
 
+// copier is one run of the Copy workflow.
 type copier struct {
-	in   CopyInput
-	left []CopyTable
-	// attempt counts cuts: each makes a copy of its own in the lake.
-	attempt int
+	in CopyInput
+	// queue holds the tables that wait for a cut; cuts counts those that are
+	// held, tables those that are being copied, chunks those that are planned.
+	queue  []CopyTable
+	cuts   int
+	tables int
+	chunks int
+	limit  workflow.Semaphore
+	// changes wakes the main coroutine.
+	changes int
+	// notBefore is when the next cut may be taken, pause what the next failure
+	// adds.
+	notBefore time.Time
+	pause     time.Duration
+	// over tells that nothing more is to be begun: the parent is gone, or the
+	// database is to be parked.
+	over bool
+
+	// told is what the parent was told of the lane; news what it is to be told
+	// of tables, urgent that a table's phase is among it.
+	told    activities.Code
+	news    []activities.TableChange
+	urgent  bool
+	telling bool
+	last    time.Time
 }
 
-// holder is a running Hold activity and the cut that it holds.
-type holder struct {
-	cut    activities.Cut
-	ended  workflow.Future
-	cancel workflow.CancelFunc
+// run takes cuts until no table is left.
+func (c *copier) run(ctx workflow.Context) error {
+	all, _ := workflow.NewDisconnectedContext(ctx)
+	workflow.Go(all, c.listen)
+	workflow.Go(all, c.tell)
+	for {
+		seen := c.changes
+		stopped := c.over || ctx.Err() != nil
+		switch now := workflow.Now(ctx); {
+		case c.cuts == 0 && (stopped || len(c.queue) == 0):
+			c.flush(all)
+			c.receive(ctx)
+			if len(c.queue) > 0 && !stopped {
+				continue
+			}
+			c.report(all, activities.TablesChanged{Copy: c.in.ID, Ended: true})
+			return ctx.Err()
+		case c.cuts == 0 && c.full(ctx):
+			c.flush(all)
+			c.receive(ctx)
+			next := c.in
+			next.Tables = c.queue
+			return workflow.NewContinueAsNewError(ctx, CopyWorkflow, next)
+		case !stopped && len(c.queue) > 0 && c.cuts < cutsAtOnce && !c.full(ctx) && !now.Before(c.notBefore):
+			c.take(ctx)
+		case !stopped && len(c.queue) > 0 && c.cuts < cutsAtOnce && !c.full(ctx):
+			_, _ = workflow.AwaitWithTimeout(ctx, c.notBefore.Sub(now), func() bool { return c.changes != seen })
+		default:
+			wait := ctx
+			if stopped {
+				wait = all // what runs is waited for
+			}
+			_ = workflow.Await(wait, func() bool { return c.changes != seen })
+		}
+	}
 }
 
-// hold starts a holder and waits for its cut.
-func hold(ctx workflow.Context, db fleet.Database) (*holder, error) {
-	hctx, cancel := workflow.WithCancel(ctx)
-	hctx = workflow.WithActivityOptions(hctx, workflow.ActivityOptions{
-		TaskQueue:              Queue(db.Region, db.Pool, LaneCopy),
-		ScheduleToStartTimeout: fetchWithin,
-		StartToCloseTimeout:    7 * 24 * time.Hour,
-		HeartbeatTimeout:       db.HeartbeatTimeout,
-		WaitForCancellation:    true,
-		RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
+// full tells that the history has no room for another table.
+func (c *copier) full(ctx workflow.Context) bool {
+	info := workflow.GetInfo(ctx)
+	return info.GetContinueAsNewSuggested() && c.tables == 0 || info.GetCurrentHistoryLength()+chunkEvents*c.chunks > roomFor
+}
+
+// listen takes tables that come to wait while the copy runs.
+func (c *copier) listen(ctx workflow.Context) {
+	for {
+		var tables []CopyTable
+		workflow.GetSignalChannel(ctx, signalMore).Receive(ctx, &tables)
+		c.requeue(tables...)
+	}
+}
+
+// receive takes what has arrived.
+func (c *copier) receive(ctx workflow.Context) {
+	var tables []CopyTable
+	for workflow.GetSignalChannel(ctx, signalMore).ReceiveAsync(&tables) {
+		c.requeue(tables...)
+		tables = nil
+	}
+}
+
+// requeue makes tables wait for a cut.
+func (c *copier) requeue(tables ...CopyTable) {
+	c.queue = append(c.queue, tables...)
+	c.changes++
+}
+
+// later puts the next cut off, longer with each failure in a row.
+func (c *copier) later(ctx workflow.Context) {
+	c.pause = min(max(2*c.pause, time.Second), slowest)
+	c.notBefore = workflow.Now(ctx).Add(c.pause)
+}
+
+// take takes a cut and copies the tables that wait under it.
+func (c *copier) take(ctx workflow.Context) {
+	tables := c.queue
+	c.queue = nil
+	c.in.Cuts++
+	h, err := hold(ctx, &c.in.Config, fmt.Sprint(c.in.Cuts))
+	if err != nil {
+		c.queue = append(tables, c.queue...)
+		if ctx.Err() == nil {
+			c.failed(ctx, err)
+			c.later(ctx)
+		}
+		return
+	}
+	c.lane(ctx, nil, false)
+	id := fmt.Sprintf("%s#%d", c.in.ID, c.in.Cuts)
+	c.cuts++
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		c.under(ctx, h, id, tables)
+		c.cuts--
+		c.changes++
 	})
-	h := &holder{cancel: cancel}
-	h.ended = workflow.ExecuteActivity(hctx, steps.Hold, activities.HoldInput{DB: db})
-	cut := workflow.GetSignalChannel(ctx, activities.SignalCut)
-	for cut.ReceiveAsync(&h.cut) { // of a holder that died
-	}
-	var err error
-	got := false
-	s := workflow.NewSelector(ctx)
-	s.AddReceive(cut, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, &h.cut); got = true })
-	s.AddFuture(h.ended, func(f workflow.Future) { err = f.Get(ctx, nil) })
-	s.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { err = ctx.Err() })
-	s.Select(ctx)
-	if !got && err == nil {
-		err = temporal.NewApplicationError("the holder ended without a cut", string(activities.CodeSnapshotGone))
-	}
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	return h, nil
 }
 
-// release ends the holder and waits for it.
-func (h *holder) release(ctx workflow.Context) {
-	h.cancel()
-	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	_ = h.ended.Get(ctx, nil)
+// failed shows what an error of the lane means: it is tried again, or the
+// database is to be parked.
+func (c *copier) failed(ctx workflow.Context, err error) {
+	f := failure(ctx, &c.in.Config, Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy), err)
+	if f.Park {
+		c.over = true
+		c.changes++
+	}
+	if f.Park || !f.Anew && f.Reason.Code != activities.CodeWorkerLost {
+		c.lane(ctx, &f.Reason, f.Park)
+	}
 }
 
-// underOneCut copies as many of the tables that are left as one cut allows.
-func (c *copier) underOneCut(ctx workflow.Context) error {
-	h, err := hold(ctx, c.in.Config)
-	if err != nil {
-		return err
-	}
-	defer h.release(ctx)
-	c.attempt++
-	var failed error
-	done := map[uint32]bool{}
-	finished := 0
-	limit := workflow.NewSemaphore(ctx, chunksAtOnce)
+// under copies tables under one cut, a few at a time, and makes those wait again
+// that did not finish.
+func (c *copier) under(ctx workflow.Context, h *holder, id string, tables []CopyTable) {
+	all, _ := workflow.NewDisconnectedContext(ctx)
 	work, stop := workflow.WithCancel(ctx)
 	defer stop()
-	tables := append([]CopyTable(nil), c.left...)
-	for _, t := range tables {
+	running := 0
+	lost := func() bool { return h.ended.IsReady() || work.Err() != nil || c.over }
+	next := 0
+	for ; next < len(tables); next++ {
+		if running >= tablesAtOnce {
+			_ = workflow.Await(all, func() bool { return running < tablesAtOnce || lost() })
+		}
+		if lost() || c.full(ctx) {
+			break
+		}
+		t := tables[next]
+		running++
+		c.tables++
 		workflow.Go(work, func(work workflow.Context) {
-			defer func() { finished++ }()
-			change, err := c.table(work, h, limit, t)
-			if err != nil {
-				if f := failure(ctx, c.in.Config.Name, err); f.Park && work.Err() == nil {
-					change = &activities.TableChange{OID: t.OID, Reason: &f.Reason}
-				} else {
-					failed = err
-					return
-				}
-			}
-			done[t.OID] = true
-			told, _ := workflow.NewDisconnectedContext(work)
-			c.report(told, activities.TablesChanged{Tables: []activities.TableChange{*change}})
+			c.table(work, h, id, t)
+			running--
+			c.tables--
 		})
 	}
-	_ = workflow.Await(ctx, func() bool { return finished == len(tables) || h.ended.IsReady() })
-	if finished < len(tables) {
-		// The snapshot is gone: what still runs cannot end well.
-		stop()
-		_ = workflow.Await(ctx, func() bool { return finished == len(tables) })
+	c.requeue(tables[next:]...)
+	_ = workflow.Await(all, func() bool { return running == 0 || lost() })
+	stop() // what still runs cannot end well
+	_ = workflow.Await(all, func() bool { return running == 0 })
+	if h.ended.IsReady() {
+		c.later(ctx)
 	}
-	var left []CopyTable
-	for _, t := range tables {
-		if !done[t.OID] {
-			left = append(left, t)
-		}
-	}
-	c.left = left
-	return failed
+	h.release(ctx)
 }
 
-// table copies one table.
-func (c *copier) table(ctx workflow.Context, h *holder, limit workflow.Semaphore, t CopyTable) (*activities.TableChange, error) {
-	id := c.in.ID + "#" + h.cut.LSN.String()
+// table copies one table and decides what becomes of it.
+func (c *copier) table(ctx workflow.Context, h *holder, id string, t CopyTable) {
+	change, err := c.copyTable(ctx, h, id, t)
+	if err == nil {
+		c.pause = 0
+		c.news = merge(c.news, change)
+		c.urgent = true
+		c.lane(ctx, nil, false)
+		return
+	}
+	if ctx.Err() != nil || h.ended.IsReady() {
+		c.requeue(t)
+		return
+	}
+	f := failure(ctx, &c.in.Config, Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy), err)
+	if f.Park && !f.Database {
+		c.news = merge(c.news, activities.TableChange{OID: t.OID, Reason: &f.Reason})
+		c.urgent = true
+		return
+	}
+	c.failed(ctx, err)
+	c.later(ctx)
+	c.requeue(t)
+}
+
+// copyTable copies one table.
+func (c *copier) copyTable(ctx workflow.Context, h *holder, id string, t CopyTable) (change activities.TableChange, err error) {
+	ctx, stop := workflow.WithCancel(ctx)
+	defer stop()
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy),
 		StartToCloseTimeout: 24 * time.Hour,
 		HeartbeatTimeout:    c.in.Config.HeartbeatTimeout,
 		WaitForCancellation: true,
-		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 10 * time.Second, MaximumAttempts: 5},
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 10 * time.Second, MaximumAttempts: chunkTries},
 	})
-	if err := limit.Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
 	var plan activities.PlanResult
-	err := workflow.ExecuteActivity(ctx, steps.PlanCopy, activities.PlanInput{
-		DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, Cut: h.cut, OID: t.OID,
-	}).Get(ctx, &plan)
-	limit.Release(1)
+	err = c.limited(ctx, func() error {
+		return workflow.ExecuteActivity(ctx, steps.PlanCopy, activities.PlanInput{
+			DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, Cut: h.cut, OID: t.OID,
+		}).Get(ctx, &plan)
+	})
 	if err != nil {
-		return nil, err
+		return change, err
 	}
-	var rows int64
-	var failed error
-	finished := 0
+	change.OID = t.OID
+	c.chunks += len(plan.Chunks)
+	left := len(plan.Chunks)
 	for i, chunk := range plan.Chunks {
 		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer func() { finished++ }()
-			if err := limit.Acquire(ctx, 1); err != nil {
-				failed = err
-				return
-			}
-			defer limit.Release(1)
-			if failed != nil {
-				return
-			}
 			var out activities.ChunkResult
-			err := workflow.ExecuteActivity(ctx, steps.CopyChunk, activities.ChunkInput{
-				DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, Cut: h.cut, OID: t.OID, Index: i, Chunk: chunk,
-			}).Get(ctx, &out)
-			if err != nil {
-				failed = err
+			failed := c.limited(ctx, func() error {
+				return workflow.ExecuteActivity(ctx, steps.CopyChunk, activities.ChunkInput{
+					DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, Cut: h.cut, OID: t.OID, Index: i, Chunk: chunk,
+				}).Get(ctx, &out)
+			})
+			c.chunks--
+			left--
+			if failed != nil {
+				if err == nil {
+					err = failed
+				}
+				stop()
 				return
 			}
-			rows += out.Rows
+			if change.RowsCopied += out.Rows; change.RowsCopied > 0 {
+				c.news = merge(c.news, change)
+			}
 		})
 	}
-	disconnected, _ := workflow.NewDisconnectedContext(ctx)
-	_ = workflow.Await(disconnected, func() bool { return finished == len(plan.Chunks) })
-	if failed != nil {
-		return nil, failed
+	all, _ := workflow.NewDisconnectedContext(ctx)
+	_ = workflow.Await(all, func() bool { return left == 0 })
+	if err != nil {
+		return change, err
 	}
 	var out activities.FinishResult
 	err = workflow.ExecuteActivity(ctx, steps.FinishCopy, activities.FinishInput{
 		DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, OID: t.OID,
 	}).Get(ctx, &out)
-	if err != nil {
-		return nil, err
-	}
-	return &activities.TableChange{OID: t.OID, Phase: out.Phase, RowsCopied: rows}, nil
+	change.Phase = out.Phase
+	return change, err
 }
 
-// park parks every table that is left.
-func (c *copier) park(ctx workflow.Context, r *activities.Reason) {
-	var changed activities.TablesChanged
-	for _, t := range c.left {
-		changed.Tables = append(changed.Tables, activities.TableChange{OID: t.OID, Reason: r})
+// limited runs a step when fewer than chunksAtOnce others run.
+func (c *copier) limited(ctx workflow.Context, step func() error) error {
+	if err := c.limit.Acquire(ctx, 1); err != nil {
+		return err
 	}
-	c.report(ctx, changed)
+	defer c.limit.Release(1)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return step()
 }
 
+// merge adds a change, in the place of an earlier one of the same table.
+func merge(news []activities.TableChange, change activities.TableChange) []activities.TableChange {
+	if i := slices.IndexFunc(news, func(t activities.TableChange) bool { return t.OID == change.OID }); i >= 0 {
+		news[i] = change
+		return news
+	}
+	return append(news, change)
+}
+
+// tell brings the parent what there is to tell, now and then.
+func (c *copier) tell(ctx workflow.Context) {
+	for {
+		_ = workflow.Await(ctx, func() bool {
+			return c.urgent || len(c.news) > 0 && workflow.Now(ctx).Sub(c.last) >= tellProgress
+		})
+		c.flush(ctx)
+		_ = workflow.Sleep(ctx, tellEvery)
+	}
+}
+
+// flush tells the parent everything.
+func (c *copier) flush(ctx workflow.Context) {
+	_ = workflow.Await(ctx, func() bool { return !c.telling })
+	if len(c.news) == 0 {
+		return
+	}
+	c.telling = true
+	news := c.news
+	c.news, c.urgent, c.last = nil, false, workflow.Now(ctx)
+	c.report(ctx, activities.TablesChanged{Copy: c.in.ID, Tables: news})
+	c.telling = false
+}
+
+// lane tells the parent how the lane gets on, when that has changed.
+func (c *copier) lane(ctx workflow.Context, r *activities.Reason, park bool) {
+	code := activities.Code("")
+	if r != nil {
+		code = r.Code
+	}
+	if code == c.told {
+		return
+	}
+	c.told = code
+	all, _ := workflow.NewDisconnectedContext(ctx)
+	_ = workflow.SignalExternalWorkflow(all, c.in.Parent, "", activities.SignalLane,
+		activities.LaneReport{Lane: LaneCopy, Copy: c.in.ID, Reason: r, Park: park}).Get(all, nil)
+}
+
+// report tells the parent of tables. Without a parent there is nothing to copy
+// for.
 func (c *copier) report(ctx workflow.Context, t activities.TablesChanged) {
-	_ = workflow.SignalExternalWorkflow(ctx, c.in.Parent, "", activities.SignalTables, t).Get(ctx, nil)
+	if workflow.SignalExternalWorkflow(ctx, c.in.Parent, "", activities.SignalTables, t).Get(ctx, nil) != nil {
+		c.over = true
+		c.changes++
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
@@ -43,6 +44,7 @@ func newWorld(t *testing.T) (*world, *testsuite.TestWorkflowEnvironment) {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(time.Minute)
+	env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: "millrace/local/shop", TaskQueue: workflows.Queue("local", "default", workflows.LaneControl)})
 	w := &world{prepare: func(activities.PrepareInput) (activities.PrepareResult, error) {
 		return activities.PrepareResult{Epoch: 1, SystemID: "s", Timeline: 1, Tables: []activities.TableInfo{
 			{OID: 1, Name: "public.a", Phase: "live", History: "h", Latest: "l"},

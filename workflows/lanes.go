@@ -2,278 +2,368 @@ package workflows
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/millrace-io/millrace/activities"
 )
 
-// stickyFor is how long the commit lane is offered to the worker whose key
-// index is warm before any other may take it.
-const stickyFor = 5 * time.Second
+const (
+	// stickyFor is how long the commit lane is offered to the worker whose key
+	// index is warm before any other may take it.
+	stickyFor = 5 * time.Second
+	// fetchWithin is how long a step may lie in its queue before that is a reason.
+	fetchWithin = time.Minute
+	// longRun is how long a step has to last to count as a beginning of its own:
+	// the next failure is tried again at once.
+	longRun = time.Minute
+	// slowest is the longest pause between two tries.
+	slowest = 30 * time.Second
+	// lostInARow is how many steps in a row may lose their worker before that
+	// is shown: one is an ordinary restart.
+	lostInARow = 3
+	// shortStep and forcedStep bound steps that are not lanes of data, and one
+	// that is not to take long.
+	shortStep  = 30 * time.Minute
+	forcedStep = 30 * time.Second
+)
 
-// fetchWithin is how long a step may lie in its queue before that is a reason.
-const fetchWithin = time.Minute
+// What runs for a database. The first three run side by side, the others alone.
+const (
+	capturing = iota
+	committing
+	scanning
+	preparing
+	dropping
+	laneCount
+)
 
-// supervise starts the lanes that the phase wants and ends the others, and
-// starts a copy when tables wait for one.
+// names are those of the lanes in reasons and reports.
+var names = [laneCount]string{LaneCapture, LaneCommit, "scan", "prepare", "drop"}
+
+// shown is the order in which the lanes' troubles are shown.
+var shown = []string{"prepare", "drop", LaneCapture, LaneCommit, LaneCopy, "scan"}
+
+// lane is one activity that is run again and again, by a coroutine of its own.
+type lane struct {
+	name       string
+	running    bool
+	generation int
+	cancel     workflow.CancelFunc
+	// worker serves it; empty until it reports.
+	worker string
+	// lost counts the steps in a row that lost their worker.
+	lost int
+}
+
+// steps gives activities their names: only its methods' names are used.
+var steps *activities.Activities
+
+// wants tells whether a lane should run in this phase.
+func (d *database) wants(i int) bool {
+	switch d.s.Phase {
+	case Preparing:
+		return i == preparing && !d.draining
+	case Running:
+		return i <= scanning && !d.draining
+	case Paused:
+		return i == capturing && d.s.Prepared && !d.s.PausedCapture && !d.draining
+	case Removing:
+		return i == dropping && d.removed == nil
+	}
+	return false
+}
+
+// mayStart tells whether lane i may start beside what still runs.
+func (d *database) mayStart(i int) bool {
+	if d.draining || i == dropping && d.s.Copy != nil {
+		return false
+	}
+	for j := range d.lanes {
+		if d.lanes[j].running && (i == j || i > scanning || j > scanning) {
+			return false
+		}
+	}
+	return true
+}
+
+// idle tells that no lane runs.
+func (d *database) idle() bool {
+	for i := range d.lanes {
+		if d.lanes[i].running {
+			return false
+		}
+	}
+	return true
+}
+
+// supervise starts the lanes that the phase wants and ends the others.
 func (d *database) supervise(ctx workflow.Context) {
-	running := d.s.Phase == Running
-	wanted := [3]bool{running || d.s.Phase == Paused && !d.s.PausedCapture, running, running}
 	for i := range d.lanes {
 		l := &d.lanes[i]
-		if l.running && (!wanted[i] || l.generation != d.generation) && l.cancel != nil {
+		if l.running && l.cancel != nil && (!d.wants(i) || l.generation != d.generation) {
 			l.cancel()
 			l.cancel = nil
 		}
-		if !l.running && wanted[i] {
+	}
+	for i := range d.lanes {
+		if d.wants(i) && d.mayStart(i) {
 			d.start(ctx, i)
 		}
 	}
-	if running && d.s.Copy == "" && len(d.s.waiting()) > 0 {
-		d.copy(ctx)
-	}
-	if !running && d.s.Copy != "" && d.s.Phase != Preparing {
-		id := d.s.Copy
-		d.s.Copy = ""
-		for i := range d.s.Tables {
-			if p := d.s.Tables[i].Phase; p == Copying {
-				d.s.Tables[i].Phase = Waiting
-			}
-		}
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			_ = workflow.RequestCancelExternalWorkflow(ctx, id, "").Get(ctx, nil)
-		})
-	}
+	d.superviseCopy(ctx)
 }
 
-// stopLanes ends all lanes and waits until they have returned.
-func (d *database) stopLanes(ctx workflow.Context) {
-	for i := range d.lanes {
-		if l := &d.lanes[i]; l.cancel != nil {
-			l.cancel()
-			l.cancel = nil
-		}
-	}
-	d.await(ctx, func() bool {
-		for i := range d.lanes {
-			if d.lanes[i].running {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-// start runs lane i in a coroutine of its own until it is cancelled or parks
-// something.
+// start runs lane i until it is cancelled, done, or parks the database.
 func (d *database) start(ctx workflow.Context, i int) {
 	l := &d.lanes[i]
 	ctx, l.cancel = workflow.WithCancel(ctx)
-	l.running, l.generation = true, d.generation
+	l.running, l.generation, l.lost = true, d.generation, 0
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		defer func() {
-			l.running = false
-			d.touch()
-		}()
-		delay := time.Duration(0)
-		for ctx.Err() == nil {
-			began := workflow.Now(ctx)
-			err := d.once(ctx, l.name)
-			if ctx.Err() != nil {
-				return
-			}
-			if err == nil {
-				delay = 0
-				d.recovered(l.name)
-				continue
-			}
-			f := failure(ctx, d.s.Config.Name, err)
-			if f.Park {
-				d.s.Reason, d.s.Phase = &f.Reason, Parked
-				return
-			}
-			if workflow.Now(ctx).Sub(began) > time.Minute {
-				delay = 0
-			}
-			if f.Reason.Code != activities.CodeWorkerLost {
-				d.retrying(&f.Reason)
-			}
-			if delay > 0 {
-				_ = workflow.Sleep(ctx, delay)
-			}
-			delay = min(max(2*delay, time.Second), 30*time.Second)
-		}
+		d.run(ctx, i)
+		l.running, l.worker = false, ""
+		delete(d.s.Trouble, l.name)
+		d.touch()
 	})
 }
 
-// retrying shows why a lane does not get on while it is tried again.
-func (d *database) retrying(r *activities.Reason) {
-	if d.s.Reason != nil && d.s.Reason.Code == r.Code {
-		r.Since = d.s.Reason.Since
-	}
-	d.s.Reason = r
-	d.touch()
+// current tells that what lane i came to still counts: it was not cancelled,
+// and neither phase nor configuration are others than when it began.
+func (d *database) current(ctx workflow.Context, i int) bool {
+	return ctx.Err() == nil && d.wants(i) && d.lanes[i].generation == d.generation
 }
 
-// recovered takes back what retrying showed.
-func (d *database) recovered(string) {
-	if d.s.Phase == Running && d.s.Reason != nil {
-		d.s.Reason = nil
-		d.touch()
+// run repeats lane i's step. A failure that time may mend is tried again with a
+// growing pause; any other parks the database.
+func (d *database) run(ctx workflow.Context, i int) {
+	l := &d.lanes[i]
+	for pause := time.Duration(0); ; pause = min(max(2*pause, time.Second), slowest) {
+		began := workflow.Now(ctx)
+		queue, err := d.step(ctx, i)
+		if !d.current(ctx, i) || d.draining {
+			return
+		}
+		took := workflow.Now(ctx).Sub(began)
+		if took > longRun || err == nil && took > time.Second {
+			pause = 0
+		}
+		if err == nil {
+			l.lost = 0
+			d.well(l.name)
+		} else {
+			f := failure(ctx, &d.s.Config, queue, err)
+			if f.Park {
+				d.park(&f.Reason)
+				return
+			}
+			l.worker = ""
+			if f.Reason.Code == activities.CodeWorkerLost {
+				l.lost++
+			} else if l.lost = 0; took <= longRun {
+				pause = max(pause, time.Second)
+			}
+			if l.lost == 0 || l.lost >= lostInARow {
+				d.trouble(l.name, &f.Reason)
+			}
+		}
+		if pause > 0 && workflow.Sleep(ctx, pause) != nil {
+			return
+		}
 	}
 }
 
-// once runs a lane's activity for one time box.
-func (d *database) once(ctx workflow.Context, lane string) error {
-	switch lane {
-	case LaneCapture:
+// step runs lane i's activity once and takes over what it came to.
+func (d *database) step(ctx workflow.Context, i int) (queue string, err error) {
+	switch i {
+	case capturing:
 		return d.capture(ctx)
-	case LaneCommit:
+	case committing:
 		return d.commit(ctx)
-	default:
+	case scanning:
 		return d.scan(ctx)
+	case preparing:
+		return d.prepare(ctx)
+	default:
+		return d.drop(ctx)
 	}
 }
 
-// long are the options of a long step: no retries by Temporal, for a failure
-// is a decision; cancelled steps are waited for.
-func (d *database) long(ctx workflow.Context, queue string, fetch time.Duration) workflow.Context {
+// options are those of a step that is tried again by its lane alone. A step
+// that is cancelled is waited for.
+func (d *database) options(ctx workflow.Context, queue string, fetch, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              queue,
 		ScheduleToStartTimeout: fetch,
-		StartToCloseTimeout:    10*time.Minute + activities.DetachedMax,
+		StartToCloseTimeout:    within,
 		HeartbeatTimeout:       d.s.Config.HeartbeatTimeout,
 		WaitForCancellation:    true,
 		RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
 	})
 }
 
-func (d *database) capture(ctx workflow.Context) error {
-	queue := Queue(d.s.Config.Region, d.s.Config.Pool, LaneCapture)
-	var out activities.LaneResult
-	return workflow.ExecuteActivity(d.long(ctx, queue, fetchWithin), steps.Capture, activities.CaptureInput{
+// boxed is how long a lane of data may take: its time box, and as long as it
+// may go on while Temporal is away.
+const boxed = activities.TimeBox + activities.DetachedMax + time.Hour
+
+func (d *database) capture(ctx workflow.Context) (queue string, err error) {
+	queue = d.queue(LaneCapture)
+	return queue, workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, boxed), steps.Capture, activities.CaptureInput{
 		DB: d.s.Config, Epoch: d.s.Epoch, SystemID: d.s.SystemID, Timeline: d.s.Timeline,
-	}).Get(ctx, &out)
+	}).Get(ctx, nil)
 }
 
 // commit offers the lane to the worker with the warm index first.
-func (d *database) commit(ctx workflow.Context) error {
+func (d *database) commit(ctx workflow.Context) (queue string, err error) {
 	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked()}
-	region, pool := d.s.Config.Region, d.s.Config.Pool
 	if d.s.Worker != "" {
-		err := d.commitOn(ctx, WorkerQueue(region, pool, LaneCommit, d.s.Worker), stickyFor, in)
-		if !notFetched(err) {
-			return err
+		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
+		if err := d.commitOn(ctx, queue, stickyFor, in); !notFetched(err) {
+			return queue, err
+		}
+		if d.s.Worker = ""; !d.current(ctx, committing) {
+			return queue, ctx.Err()
 		}
 	}
-	return d.commitOn(ctx, Queue(region, pool, LaneCommit), fetchWithin, in)
+	queue = d.queue(LaneCommit)
+	return queue, d.commitOn(ctx, queue, fetchWithin, in)
 }
 
 func (d *database) commitOn(ctx workflow.Context, queue string, fetch time.Duration, in activities.CommitInput) error {
+	hints := d.hints
 	var out activities.LaneResult
-	err := workflow.ExecuteActivity(d.long(ctx, queue, fetch), steps.Commit, in).Get(ctx, &out)
+	err := workflow.ExecuteActivity(d.options(ctx, queue, fetch, boxed), steps.Commit, in).Get(ctx, &out)
 	var timeout *temporal.TimeoutError
 	switch {
 	case err == nil:
-		d.s.Worker = out.Worker
-		d.s.Resume = out.Resume
+		if d.s.Worker = out.Worker; out.Stopping {
+			d.s.Worker = ""
+		}
+		d.positions(out.Tables)
+		if hints == d.hints {
+			d.s.Resume = out.Resume
+		}
 	case errors.As(err, &timeout) && timeout.HasLastHeartbeatDetails():
 		var p activities.CommitProgress
-		if timeout.LastHeartbeatDetails(&p) == nil && p.Resume != nil {
-			d.s.Resume = p.Resume
+		if d.s.Worker = ""; timeout.LastHeartbeatDetails(&p) == nil {
+			d.positions(p.Tables)
+			if p.Resume != nil && hints == d.hints {
+				d.s.Resume = p.Resume
+			}
 		}
-		d.s.Worker = ""
-	case err != nil && !notFetched(err):
-		d.s.Worker = ""
 	}
 	return err
 }
 
-func notFetched(err error) bool {
-	var timeout *temporal.TimeoutError
-	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+// positions keeps how far tables were committed.
+func (d *database) positions(tables []activities.TablePosition) {
+	for _, p := range tables {
+		d.s.change(&activities.TableChange{OID: p.OID, Position: p.Position})
+	}
+}
+
+// prepare makes sure that slot, publications, topic and lake are there.
+func (d *database) prepare(ctx workflow.Context) (queue string, err error) {
+	queue = d.queue(LaneControl)
+	heard := d.reports
+	var out activities.PrepareResult
+	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, shortStep), steps.Prepare, activities.PrepareInput{
+		DB: d.s.Config, Epoch: d.s.Epoch, SystemID: d.s.SystemID, Timeline: d.s.Timeline,
+	}).Get(ctx, &out)
+	if err != nil || !d.current(ctx, preparing) {
+		return queue, err
+	}
+	d.s.Epoch, d.s.SystemID, d.s.Timeline = out.Epoch, out.SystemID, out.Timeline
+	listed := map[uint32]bool{}
+	for i := range out.Tables {
+		listed[out.Tables[i].OID] = true
+		d.found(&out.Tables[i], heard)
+	}
+	d.s.gone(func(t *TableState) bool { return !listed[t.OID] })
+	d.s.Prepared, d.s.Phase, d.s.Reason, d.s.Trouble = true, Running, nil, nil
+	return queue, nil
+}
+
+// found takes what a step saw of a table, unless a lane has reported of it since
+// the step began.
+func (d *database) found(info *activities.TableInfo, heard int) {
+	if t := d.s.table(info.OID); t != nil && d.heard[info.OID] > heard {
+		return
+	}
+	if d.s.found(info) {
+		d.forget()
+	}
+}
+
+// forget makes the commit lane read the topic from its beginning: what a table
+// lacks that was parked may lie before the hint.
+func (d *database) forget() {
+	d.s.Resume = nil
+	d.hints++
 }
 
 // scan looks, now and then, for tables that appeared or vanished.
-func (d *database) scan(ctx workflow.Context) error {
-	every := max(3*d.s.Config.HeartbeatTimeout, 5*time.Second)
-	if err := workflow.Sleep(ctx, every); err != nil {
-		return err
+func (d *database) scan(ctx workflow.Context) (queue string, err error) {
+	queue = d.queue(LaneControl)
+	if err := workflow.Sleep(ctx, max(3*d.s.Config.HeartbeatTimeout, 5*time.Second)); err != nil {
+		return queue, err
 	}
-	in := activities.ScanInput{DB: d.s.Config, Epoch: d.s.Epoch, Copy: d.s.Copy}
+	in := activities.ScanInput{DB: d.s.Config, Epoch: d.s.Epoch}
+	if d.s.Copy != nil {
+		in.Copy = d.s.Copy.ID
+	}
 	for i := range d.s.Tables {
 		if t := &d.s.Tables[i]; t.Phase != Gone {
 			in.Known = append(in.Known, t.OID)
 		}
 	}
+	heard := d.reports
 	var out activities.ScanResult
-	err := workflow.ExecuteActivity(d.options(ctx, LaneControl, time.Minute), steps.Scan, in).Get(ctx, &out)
-	if err != nil {
-		return err
+	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, shortStep), steps.Scan, in).Get(ctx, &out)
+	if err != nil || !d.current(ctx, scanning) {
+		return queue, err
 	}
 	for i := range out.Found {
-		d.s.found(out.Found[i])
+		d.found(&out.Found[i], heard)
 	}
+	gone := map[uint32]bool{}
 	for _, oid := range out.Gone {
-		if t := d.s.table(oid); t != nil {
-			t.Phase = Gone
-		}
+		gone[oid] = true
 	}
-	for _, c := range out.Parked {
-		d.s.change(c)
+	d.s.gone(func(t *TableState) bool { return gone[t.OID] })
+	for i := range out.Parked {
+		d.s.change(&out.Parked[i])
 	}
-	if out.CopyGone && in.Copy != "" && d.s.Copy == in.Copy {
+	if out.CopyGone && in.Copy != "" {
 		d.copied(in.Copy)
 	}
-	if len(out.Found)+len(out.Gone)+len(out.Parked) > 0 || out.CopyGone {
+	if len(out.Found)+len(out.Gone)+len(out.Parked) > 0 {
 		d.touch()
 	}
-	return nil
+	return queue, nil
 }
 
-// copy starts one copy of all tables that wait. It is a workflow of its own,
-// outlives this run, and reports by signal.
-func (d *database) copy(ctx workflow.Context) {
-	d.s.Copies++
-	id := fmt.Sprintf("%s/copy/%d-%d", DatabaseID(d.s.Config.Region, d.s.Config.Name), d.s.Epoch, d.s.Copies)
-	in := CopyInput{Config: d.s.Config, Epoch: d.s.Epoch, ID: id, Parent: workflow.GetInfo(ctx).WorkflowExecution.ID}
-	for _, t := range d.s.waiting() {
-		in.Tables = append(in.Tables, CopyTable{OID: t.OID, Name: t.Name})
-		d.s.table(t.OID).Phase = Copying
+// drop drops what was made at the source. Where that is forced, it ends with
+// the first failure and tells what stays behind.
+func (d *database) drop(ctx workflow.Context) (queue string, err error) {
+	queue = d.queue(LaneControl)
+	within := shortStep
+	if d.s.Remove.Force {
+		within = forcedStep
 	}
-	d.s.Copy = id
-	child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:            id,
-		TaskQueue:             Queue(d.s.Config.Region, d.s.Config.Pool, LaneControl),
-		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
-		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-	}), CopyWorkflow, in)
-	if err := child.GetChildWorkflowExecution().Get(ctx, nil); err != nil {
-		d.copied(id)
-		return
+	var out activities.DropResult
+	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, within), steps.Drop, activities.DropInput{
+		DB: d.s.Config, Epoch: d.s.Epoch, Force: d.s.Remove.Force,
+	}).Get(ctx, &out)
+	if !d.current(ctx, dropping) {
+		return queue, err
 	}
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		if child.Get(ctx, nil) != nil {
-			d.copied(id)
-		}
-	})
-}
-
-// copied ends a copy: its tables that were not finished wait again.
-func (d *database) copied(id string) {
-	if d.s.Copy != id {
-		return
+	if err != nil && d.s.Remove.Force {
+		out, err = activities.DropResult{Left: activities.AtSource(d.s.Config.Name, d.s.Epoch)}, nil
 	}
-	d.s.Copy = ""
-	for i := range d.s.Tables {
-		if d.s.Tables[i].Phase == Copying {
-			d.s.Tables[i].Phase = Waiting
-		}
+	if err == nil {
+		d.removed = &Removed{Dropped: out.Dropped, Left: out.Left}
 	}
-	d.touch()
+	return queue, err
 }

@@ -2,21 +2,36 @@ package workflows
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/activities"
 	"github.com/millrace-io/millrace/activities/fleet"
 )
 
+const (
+	// keptRequests is how many requests a status shows.
+	keptRequests = 20
+	// keptGone is how many tables stay listed after they vanished.
+	keptGone = 50
+	// wordy is how many parked tables may have long reasons, and brief the bytes
+	// of a message or remedy beyond: 2,000 of them fit into a payload of 2 MB.
+	wordy, long, brief = 100, 2000, 200
+)
+
 // State is what a Database workflow carries across continue-as-new. It is the
 // decision's memory, never the ledger: what was applied is known by Delta, what
 // PostgreSQL may forget by Kafka.
 type State struct {
-	Config fleet.Database     `json:"config"`
-	Phase  Phase              `json:"phase"`
+	Config fleet.Database `json:"config"`
+	Phase  Phase          `json:"phase"`
+	// Reason is why the database is parked.
 	Reason *activities.Reason `json:"reason,omitempty"`
+	// Trouble is why lanes do not get on that are tried again, by lane.
+	Trouble map[string]*activities.Reason `json:"trouble,omitempty"`
 	// PausedCapture tells that the pause stopped capture too.
 	PausedCapture bool `json:"paused_capture,omitempty"`
 	// Epoch, SystemID and Timeline are of the last preparation; zero before.
@@ -29,16 +44,25 @@ type State struct {
 	// Resume is where the commit lane starts to read: a hint that only
 	// activities understand.
 	Resume json.RawMessage `json:"resume,omitempty"`
-	// Copy is the id of the running copy; Copies counts them.
-	Copy   string `json:"copy,omitempty"`
-	Copies int    `json:"copies,omitempty"`
+	// Copy is the copy that runs; Copies counts them.
+	Copy   *CopyState `json:"copy,omitempty"`
+	Copies int        `json:"copies,omitempty"`
 	// Worker served the commit lane last: its key index is warm.
-	Worker   string    `json:"worker,omitempty"`
-	Requests []Request `json:"requests,omitempty"`
+	Worker string `json:"worker,omitempty"`
+	// Remove is the request that ends the mirror.
+	Remove   *RemoveInput `json:"remove,omitempty"`
+	Requests []Request    `json:"requests,omitempty"`
 }
 
-// TableState is one table's part of State. URIs are relative to the lake's
-// folder of the database, so that 2,000 tables fit into a payload.
+// CopyState is a running Copy workflow.
+type CopyState struct {
+	ID string `json:"id"`
+	// Stopping tells that it was asked to end. Its tables then wait again.
+	Stopping bool `json:"stopping,omitempty"`
+}
+
+// TableState is one table's part of State. URIs are relative to the lake, so
+// that 2,000 tables fit into a payload.
 type TableState struct {
 	OID     uint32             `json:"o"`
 	Name    string             `json:"n"`
@@ -59,20 +83,50 @@ func (s *State) table(oid uint32) *TableState {
 	return &s.Tables[i]
 }
 
-// found adds a table or replaces what was known of it.
-func (s *State) found(info activities.TableInfo) {
+// named returns the entry of the table that has a name now, or nil.
+func (s *State) named(name string) *TableState {
+	i := slices.IndexFunc(s.Tables, func(t TableState) bool { return t.Name == name && t.Phase != Gone })
+	if i < 0 {
+		return nil
+	}
+	return &s.Tables[i]
+}
+
+// found takes what an activity saw of a table. It tells whether that takes the
+// table out of the phase parked.
+func (s *State) found(info *activities.TableInfo) (unparked bool) {
 	t := s.table(info.OID)
 	if t == nil {
 		s.Tables = append(s.Tables, TableState{OID: info.OID})
 		t = &s.Tables[len(s.Tables)-1]
 	}
-	t.Name, t.Phase, t.Reason = info.Name, Phase(info.Phase), info.Reason
-	t.Latest, t.History = info.Latest, info.History
+	phase := Phase(info.Phase)
+	switch {
+	case phase == CatchingUp:
+		// Its copy ended before the table was live.
+		phase = Waiting
+		fallthrough
+	case phase == Waiting:
+		if t.Phase == Copying && s.Copy != nil && !s.Copy.Stopping {
+			phase = Copying
+		}
+	}
+	unparked = t.Phase == Parked && phase != Parked
+	t.Name, t.Phase = info.Name, phase
+	t.Latest, t.History = s.relative(info.Latest), s.relative(info.History)
+	if info.Position != "" {
+		t.At = info.Position
+	}
+	t.Reason = nil
+	if phase == Parked {
+		s.park(t, info.Reason)
+	}
+	return unparked
 }
 
-// change applies what an activity reports. A parked table leaves that phase by
-// a request alone.
-func (s *State) change(c activities.TableChange) {
+// change applies what a lane reports. A parked table leaves that phase by a
+// request alone.
+func (s *State) change(c *activities.TableChange) {
 	t := s.table(c.OID)
 	if t == nil || t.Phase == Gone {
 		return
@@ -85,21 +139,78 @@ func (s *State) change(c activities.TableChange) {
 	}
 	switch {
 	case c.Reason != nil:
-		t.Phase, t.Reason = Parked, c.Reason
+		s.park(t, c.Reason)
 	case c.Phase != "" && t.Phase != Parked:
 		t.Phase = Phase(c.Phase)
 	}
 }
 
-// waiting lists the tables that are to be copied.
-func (s *State) waiting() []TableState {
-	var ts []TableState
+// park parks a table. A reason that is known keeps its beginning.
+func (s *State) park(t *TableState, r *activities.Reason) {
+	if r == nil {
+		r = &activities.Reason{Code: activities.CodeInternal, Message: "no reason was given"}
+	}
+	if t.Phase == Parked && t.Reason != nil && t.Reason.Code == r.Code {
+		return
+	}
+	limit := long
+	if len(s.parked()) >= wordy {
+		limit = brief
+	}
+	short := r.For(s.Config.Name)
+	short.Message, short.Remedy = shorten(r.Message, limit), shorten(r.Remedy, limit)
+	t.Phase, t.Reason = Parked, &short
+}
+
+// shorten cuts a text at a rune's beginning.
+func shorten(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
+}
+
+// gone marks tables that no longer match or exist, and forgets those that have
+// been gone the longest.
+func (s *State) gone(is func(*TableState) bool) (changed bool) {
+	n := 0
 	for i := range s.Tables {
-		if s.Tables[i].Phase == Waiting {
-			ts = append(ts, s.Tables[i])
+		t := &s.Tables[i]
+		if t.Phase != Gone && is(t) {
+			t.Phase, t.Reason, changed = Gone, nil, true
+		}
+		if t.Phase == Gone {
+			n++
+		}
+	}
+	s.Tables = slices.DeleteFunc(s.Tables, func(t TableState) bool {
+		if t.Phase != Gone || n <= keptGone {
+			return false
+		}
+		n--
+		return true
+	})
+	return changed
+}
+
+// waiting lists the tables that are to be copied.
+func (s *State) waiting() []CopyTable {
+	var ts []CopyTable
+	for i := range s.Tables {
+		if t := &s.Tables[i]; t.Phase == Waiting {
+			ts = append(ts, CopyTable{OID: t.OID, Name: t.Name})
 		}
 	}
 	return ts
+}
+
+// copied makes the tables wait that a copy has left over.
+func (s *State) copied() {
+	for i := range s.Tables {
+		if s.Tables[i].Phase == Copying {
+			s.Tables[i].Phase = Waiting
+		}
+	}
 }
 
 // parked lists the OIDs of parked tables.
@@ -122,6 +233,19 @@ func (s *State) settled() bool {
 		}
 	}
 	return true
+}
+
+// reason is why the database does not get on; nil when it does.
+func (s *State) reason() *activities.Reason {
+	if s.Reason != nil {
+		return s.Reason
+	}
+	for _, lane := range shown {
+		if r := s.Trouble[lane]; r != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 // blocked says what makes a goal impossible until somebody acts; empty when
@@ -154,41 +278,45 @@ func describe(r *activities.Reason) string {
 	return text
 }
 
-// note keeps the outcome of a request; the last twenty stay.
+// note keeps the outcome of a request.
 func (s *State) note(name string, at time.Time, outcome string) {
-	s.Requests = append(s.Requests, Request{Name: name, At: at.UTC().Format(time.RFC3339), Outcome: outcome})
-	if n := len(s.Requests) - 20; n > 0 {
+	s.Requests = append(s.Requests, Request{Name: name, At: at.UTC().Format(time.RFC3339), Outcome: shorten(outcome, long)})
+	if n := len(s.Requests) - keptRequests; n > 0 {
 		s.Requests = slices.Delete(s.Requests, 0, n)
 	}
 }
 
-// status is the answer to the status query.
-func (s *State) status() Status {
+// status is the answer to the status query. Its workers are those that report.
+func (s *State) status(workers []string) Status {
 	st := Status{
 		Name: s.Config.Name, Region: s.Config.Region, Pool: s.Config.Pool,
-		Phase: s.Phase, Reason: s.Reason, Epoch: s.Epoch, Requests: s.Requests,
-		Workers: []string{}, Tables: make([]TableStatus, 0, len(s.Tables)),
-	}
-	if s.Worker != "" {
-		st.Workers = append(st.Workers, s.Worker)
+		Phase: s.Phase, Reason: s.reason(), Epoch: s.Epoch, Requests: s.Requests,
+		Workers: workers, Tables: make([]TableStatus, 0, len(s.Tables)),
 	}
 	for i := range s.Tables {
 		t := &s.Tables[i]
 		st.Tables = append(st.Tables, TableStatus{
 			Name: t.Name, OID: t.OID, Phase: t.Phase, Reason: t.Reason,
-			Latest: t.Latest, History: t.History, RowsCopied: t.Rows, Position: t.At,
+			Latest: s.absolute(t.Latest), History: s.absolute(t.History), RowsCopied: t.Rows, Position: t.At,
 		})
 	}
 	slices.SortFunc(st.Tables, func(a, b TableStatus) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		if a.Name > b.Name {
-			return 1
-		}
-		return 0
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.OID, b.OID))
 	})
 	return st
+}
+
+// relative strips the lake's own URI.
+func (s *State) relative(uri string) string {
+	return strings.TrimPrefix(uri, s.Config.Lake+"/")
+}
+
+// absolute puts it back.
+func (s *State) absolute(path string) string {
+	if path == "" || strings.Contains(path, "://") || strings.HasPrefix(path, "/") {
+		return path
+	}
+	return s.Config.Lake + "/" + path
 }
 
 // same tells whether two configurations are equal.
@@ -196,4 +324,11 @@ func same(a, b fleet.Database) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// copiesAlike tells whether a copy that runs under one configuration may go on
+// under the other: they differ at most in what is mirrored and how fresh.
+func copiesAlike(a, b fleet.Database) bool {
+	a.Tables, a.Freshness = b.Tables, b.Freshness
+	return same(a, b)
 }

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -30,10 +31,10 @@ func Prove(ctx workflow.Context, in ProofInput) (VerifyReport, error) {
 	left := in.Tables
 	var err error
 	for cut := 1; cut <= cutsPerProof && len(left) > 0; cut++ {
-		if left, err = proveUnderOneCut(ctx, in, left, &report, cut == cutsPerProof); ctx.Err() != nil {
+		if left, err = proveUnderOneCut(ctx, in, left, &report, cut); ctx.Err() != nil {
 			return report, ctx.Err()
 		}
-		if err != nil && failure(ctx, in.Config.Name, err).Park {
+		if err != nil && failure(ctx, &in.Config, Queue(in.Config.Region, in.Config.Pool, LaneCopy), err).Park {
 			return report, err
 		}
 		if len(left) > 0 && cut < cutsPerProof {
@@ -45,8 +46,8 @@ func Prove(ctx workflow.Context, in ProofInput) (VerifyReport, error) {
 
 // proveUnderOneCut proves tables until the snapshot is lost and returns those
 // that are left. The last cut reports them as they are.
-func proveUnderOneCut(ctx workflow.Context, in ProofInput, tables []CopyTable, report *VerifyReport, last bool) (left []CopyTable, err error) {
-	h, err := hold(ctx, in.Config)
+func proveUnderOneCut(ctx workflow.Context, in ProofInput, tables []CopyTable, report *VerifyReport, cut int) (left []CopyTable, err error) {
+	h, err := hold(ctx, &in.Config, fmt.Sprint(cut))
 	if err != nil {
 		return tables, err
 	}
@@ -71,8 +72,8 @@ func proveUnderOneCut(ctx workflow.Context, in ProofInput, tables []CopyTable, r
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			f := failure(ctx, in.Config.Name, err)
-			if f.Reason.Code == activities.CodeSnapshotGone && !last {
+			f := failure(ctx, &in.Config, Queue(in.Config.Region, in.Config.Pool, LaneCopy), err)
+			if !f.Park && cut < cutsPerProof {
 				return tables[i:], nil
 			}
 			r = activities.TableReport{Table: t.Name, Source: -1, History: -1, Latest: -1, Reason: &f.Reason}

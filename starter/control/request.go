@@ -79,8 +79,14 @@ func (c *Client) Remove(ctx context.Context, name string, force bool, limit time
 
 // Wait waits for a goal, for at most limit.
 func (c *Client) Wait(ctx context.Context, name, until string, limit time.Duration) (workflows.Waited, error) {
-	return request[workflows.Waited](ctx, c, name, workflows.Wait,
-		workflows.WaitInput{Until: until, Timeout: limit}, limit+answerLimit)
+	for end := time.Now().Add(limit); ; {
+		left := max(time.Until(end), time.Millisecond)
+		waited, err := request[workflows.Waited](ctx, c, name, workflows.Wait,
+			workflows.WaitInput{Until: until, Timeout: left}, left+answerLimit)
+		if err != nil || !waited.Again || time.Now().After(end) {
+			return waited, err
+		}
+	}
 }
 
 // Verify proves tables equal to their source, for at most limit. No tables
