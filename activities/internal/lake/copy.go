@@ -53,7 +53,7 @@ func (c *Copy) start() change.Position {
 
 func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err error) {
 	s := m.shaper(v, c.Table.OID)
-	s.strict = false
+	s.fit = free
 	empty := v.snap.NumFiles() == 0
 	if empty {
 		s.fields = nil // nothing binds us to the columns before
@@ -189,9 +189,7 @@ type chunkWriter struct {
 }
 
 func (m *Mirror) newChunk(ctx context.Context, v *view, chunk int) (*chunkWriter, error) {
-	s := m.shaper(v, m.shape.OID)
-	s.number = v.copy.Incarnation
-	sh, err := s.lay(m.shape)
+	sh, err := m.fits(v)
 	if err != nil {
 		return nil, err
 	}

@@ -335,6 +335,10 @@ func (m *Mirror) evolve(v *view, c *deltalog.Commit) error {
 		if err != nil {
 			return err
 		}
+		if sh.stale && !m.staged.last.Before(v.copy.start()) {
+			return fmt.Errorf("%s: %w: the shape is from before the copy, the change at %s is not",
+				l.Table, ErrSchemaIncompatible, m.staged.last)
+		}
 		for i := range l.Fields {
 			if l.Fields[i].Name != sh.fields[i].Name || !l.Fields[i].Type.Equal(sh.fields[i].Type) {
 				return fmt.Errorf("%w: column %q is kept elsewhere now", ErrFenced, l.Table.Columns[i].Name)
@@ -457,7 +461,10 @@ const batchBytes = 16 << 20
 
 // batchRows is how many rows of a file to read at once. Rows compress to some
 // fraction of their size in memory.
-func batchRows(f *deltalog.File) int {
+func (l *Lake) batchRows(f *deltalog.File) int {
+	if l.readRows > 0 {
+		return l.readRows
+	}
 	if f.Rows <= 0 {
 		return 1024
 	}
@@ -478,7 +485,7 @@ func (t *table) changes(ctx context.Context, v *view, after change.Position, col
 		}
 		o := orderly{after: after, before: after}
 		for _, p := range pieces {
-			options := deltalog.ReadOptions{Columns: columns, BatchRows: batchRows(p.file)}
+			options := deltalog.ReadOptions{Columns: columns, BatchRows: t.lake.batchRows(p.file)}
 			for live, err := range v.snap.ReadFile(ctx, p.file, options) {
 				var rows *datafile.Batch
 				if err == nil {
@@ -567,7 +574,7 @@ func (t *table) copied(ctx context.Context, v *view, number int64, columns []str
 			if chunk && f.Tags[incarnationTag] != want || !chunk && f.Tags[firstTag] != "" {
 				continue
 			}
-			options := deltalog.ReadOptions{Columns: append(slices.Clone(columns), batch.OpColumn, batch.IncarnationColumn), BatchRows: batchRows(f)}
+			options := deltalog.ReadOptions{Columns: append(slices.Clone(columns), batch.OpColumn, batch.IncarnationColumn), BatchRows: t.lake.batchRows(f)}
 			for live, err := range v.snap.ReadFile(ctx, f, options) {
 				if err != nil {
 					yield(nil, fmt.Errorf("read copied rows of %s: %w", t.name, err))

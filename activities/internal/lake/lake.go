@@ -180,6 +180,8 @@ type Lake struct {
 	opening map[string]chan struct{}
 
 	indexes indexes
+
+	readRows int // how many rows of history are read at once; 0 goes by their size
 }
 
 // Open opens the lake of one database and probes that it can be written. An

@@ -1040,3 +1040,239 @@ func TestACopySurvivesACheckpointOfTheLog(t *testing.T) {
 	b.catchUp()
 	b.wantLatest("1|1|119|x")
 }
+
+func TestRowsWithoutKeyAreToldApartByColumnsAddedSince(t *testing.T) {
+	k := kinds[3]
+	b := newBench(t, k.table(16384))
+	b.copy("one", 10, "1|1|a|x", "1|1|a|x")
+	b.catchUp()
+	b.commit(15, "d 1|1|a|x")
+	b.table = k.table(16384, "extra")
+	all := []string{"p", "q", "~"}
+	b.commit(20, "c 1|1|a|x|p", "c 1|1|a|x|q")
+	for i, gone := range []string{"p", "~", "q", "~", "p"} {
+		b.commit(change.LSN(30+10*i), "d 1|1|a|x|"+gone)
+		want := slices.DeleteFunc(slices.Clone(all), func(v string) bool { return v == gone })
+		if got := b.latest("extra"); !slices.Equal(got, want) {
+			t.Fatalf("latest holds %q, want %q", got, want)
+		}
+		b.commit(change.LSN(35+10*i), "c 1|1|a|x|"+gone)
+	}
+}
+
+func TestCatchingUpInPiecesIsNotLiveBeforeTheLast(t *testing.T) {
+	b := newBench(t, keyed())
+	b.copy("one", 10, "1|1|a|x")
+	for i := range 5 {
+		b.commit(change.LSN(20+i), fmt.Sprintf("u 1|1|%d|^", i))
+	}
+	for i := range 4 {
+		done, err := b.mirror.CatchUp(b.ctx, 1)
+		if err != nil || done {
+			t.Fatal(done, err)
+		}
+		if got := b.mirror.LatestApplied().CommitLSN; got != change.LSN(20+i) {
+			t.Fatalf("latest is at %s", got)
+		}
+		if s := b.mirror.State(); s.Phase != CatchingUp {
+			t.Fatalf("%+v", s)
+		}
+		b.wantLatest(fmt.Sprintf("1|1|%d|x", i))
+	}
+	b.catchUp()
+	if s := b.mirror.State(); s.Phase != Live {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestBothRowsOfAChangedIdentityAreReadBackTogether(t *testing.T) {
+	b := newBench(t, keyed())
+	var rows []string
+	for i := range 200 {
+		rows = append(rows, fmt.Sprintf("%d|1|a|large %d", i, i))
+	}
+	b.copy("one", 10, rows...)
+	b.catchUp()
+	events := b.events(20)
+	for i := range 200 {
+		ev := b.events(20, fmt.Sprintf("u %d|1|moved|^", 1000+i))[0]
+		ev.Ordinal, ev.Old = uint64(i+1), cells(fmt.Sprintf("%d|~|~|~", i))
+		events = append(events, ev)
+	}
+	// An odd number of rows before them puts some pair astride any batch.
+	events = append(b.events(15, "u 0|1|first|^"), events...)
+	if err := b.mirror.Stage(b.ctx, b.batch(b.mirror, events...)); err != nil {
+		t.Fatal(err)
+	}
+	b.lake.readRows = 10
+	if _, err := b.mirror.Commit(b.ctx, nil, change.Position{}); err != nil {
+		t.Fatal(err)
+	}
+	got := b.latest()
+	if len(got) != 200 {
+		t.Fatalf("latest holds %d rows", len(got))
+	}
+	for i, row := range got {
+		if want := fmt.Sprintf("%d|1|moved|large %d", 1000+i, i); row != want {
+			t.Fatalf("latest holds %q, want %q", row, want)
+		}
+	}
+}
+
+func TestChangesFromBeforeACopyKeepTheirShape(t *testing.T) {
+	number := func(t *change.Table) { t.Columns[2].Type = change.Type{OID: 20, Name: "int8", Kind: "b", Mod: -1} }
+	tests := map[string]struct {
+		alter  func(*change.Table)
+		fenced bool // where the column was of no use yet, its name is another's now
+	}{
+		"another type":             {alter: number},
+		"another type, and no row": {alter: number, fenced: true},
+		"renamed":                  {alter: func(t *change.Table) { t.Columns[2].Name = "remark" }},
+		"made again":               {alter: func(t *change.Table) { t.Columns[2].Attr = 9 }},
+		"another key":              {alter: func(t *change.Table) { t.Key = []int{0, 1} }},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, keyed())
+			if !c.fenced {
+				b.copy("one", 10, "1|1|7|x")
+				b.catchUp()
+			}
+			before := b.events(20, "c 2|1|8|x")
+			pending := b.batch(b.mirror, before...)
+			now := keyed()
+			c.alter(now)
+			now.Fingerprint = now.ComputeFingerprint()
+			other := b.handle(now)
+			if _, err := other.BeginCopy(b.ctx, Copy{ID: "two", Table: now, Cut: 30, Epoch: 1, Chunks: 2}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.mirror.Commit(b.ctx, pending, change.Position{})
+			if errors.Is(err, ErrFenced) != c.fenced || !c.fenced && err != nil {
+				t.Fatalf("commit of what was pending: %v", err)
+			}
+			// The stream begins again, with shapes from before the copy.
+			if err := b.mirror.Refresh(b.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.mirror.Evolve(b.ctx, b.table); err != nil {
+				t.Fatal(err)
+			}
+			for _, lsn := range []change.LSN{20, 25} {
+				b.commit(lsn, fmt.Sprintf("c %d|1|9|x", lsn))
+			}
+			// At the cut or after it, they cannot be.
+			late := b.batch(b.mirror, b.events(35, "c 9|1|9|x")...)
+			if _, err := b.mirror.Commit(b.ctx, late, change.Position{}); !errors.Is(err, ErrSchemaIncompatible) {
+				t.Fatalf("commit after the cut: %v", err)
+			}
+			b.table, b.mirror = now, other
+			if err := b.mirror.Refresh(b.ctx); err != nil {
+				t.Fatal(err)
+			}
+			b.commit(40, "c 4|1|10|x")
+			b.endCopy("two", "1|1|7|x", "2|1|8|x")
+			b.catchUp()
+			rebuilt, err := b.lake.Rebuild(b.ctx, b.mirror, After(b.mirror.Applied()), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rebuilt.Close()
+			latest, _, err := b.mirror.LatestRows(b.ctx, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer latest.Close()
+			if d, err := Compare(b.ctx, rebuilt, latest, 10); err != nil || !d.Equal || latest.Count() != 3 {
+				t.Fatal(d, err)
+			}
+		})
+	}
+}
+
+func TestRebuildEndsBeforeThePositionItIsGiven(t *testing.T) {
+	b := newBench(t, keyed())
+	b.copy("one", 10, "1|1|a|x")
+	b.commit(20, "c 2|1|a|x", "c 3|1|a|x", "d 1|~|~|~")
+	for ordinal, want := range map[uint64]int64{0: 1, 1: 1, 2: 2, 3: 3, 4: 2} {
+		rows, err := b.lake.Rebuild(b.ctx, b.mirror, change.Position{Epoch: 1, CommitLSN: 20, Ordinal: ordinal}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rows.Count() != want {
+			t.Errorf("before change %d: %d rows, want %d", ordinal, rows.Count(), want)
+		}
+		if err := rows.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLatestIsNotChangedTwiceByTwoWorkers(t *testing.T) {
+	ctx, memory := context.Background(), storetest.NewMemory()
+	b := &bench{t: t, ctx: ctx, table: kinds[3].table(16384)}
+	var meanwhile func()
+	worker := func(faulty bool) *Mirror {
+		var st store.Store = memory
+		if faulty {
+			st = &storetest.Faulty{Store: memory, Before: func(op storetest.Op, object string) error {
+				// Latest alone is written with vectors or replaced by such commits.
+				if do := meanwhile; do != nil && op == storetest.PutIfAbsent && strings.HasPrefix(object, "_delta_log/") {
+					meanwhile = nil
+					do()
+				}
+				return nil
+			}}
+		}
+		l, err := open(ctx, Config{IndexDir: t.TempDir(), Database: "shop"}, st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		b.lake = l
+		return b.handle(b.table)
+	}
+	lane, other := worker(true), worker(false)
+	b.mirror = lane
+	b.copy("one", 10, "1|1|a|x")
+	b.catchUp()
+	if err := other.Refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// History first, then latest, while another worker does the same to latest.
+	var done Committed
+	r, err := lane.commitHistory(ctx, b.batch(lane, b.events(20, "c 2|1|a|x", "d 1|1|a|x", "c 1|1|a|x")...), change.Position{}, &done)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meanwhile = func() {
+		if done, err := other.CatchUp(ctx, 100); err != nil || !done {
+			t.Error(done, err)
+		}
+	}
+	if err := lane.follow(ctx, r, &done); err != nil {
+		t.Fatal(err)
+	}
+	if meanwhile != nil {
+		t.Fatal("nothing came between")
+	}
+	rows, _, err := lane.LatestRows(ctx, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	if rows.Count() != 2 {
+		t.Fatalf("latest holds %d rows", rows.Count())
+	}
+}
+
+func TestAnUpdateNeverFillsInWhatIsNotThere(t *testing.T) {
+	b := newBench(t, keyed())
+	b.copy("one", 10, "1|1|a|x")
+	b.catchUp()
+	_, err := b.mirror.Commit(b.ctx, b.batch(b.mirror, b.events(20, "u 5|1|a|^")...), change.Position{})
+	if !errors.Is(err, ErrRowNotFound) {
+		t.Fatalf("an unchanged value of a row that is not there: %v", err)
+	}
+	b.wantLatest("1|1|a|x")
+}

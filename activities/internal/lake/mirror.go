@@ -265,13 +265,23 @@ func (m *Mirror) Refresh(ctx context.Context) error {
 // another OID, or one that was never copied, is free to differ: its copy has
 // yet to come.
 func (m *Mirror) shaper(v *view, oid uint32) *shaper {
-	return &shaper{
-		fields: v.fields(),
-		key:    v.key,
-		strict: v.state.Incarnation > 0 && v.state.OID == oid,
-		casts:  m.casts,
-		number: v.state.Incarnation,
+	s := &shaper{fields: v.fields(), key: v.key, fit: strict, casts: m.casts, number: v.state.Incarnation}
+	switch {
+	case v.state.Incarnation == 0 || v.state.OID != oid:
+		s.fit = free
+	case v.position.Before(v.copy.start()):
+		s.fit = trailing
 	}
+	return s
+}
+
+// fits lays the table's present shape upon a version of history.
+func (m *Mirror) fits(v *view) (*shape, error) {
+	sh, err := m.shaper(v, m.shape.OID).lay(m.shape)
+	if err == nil && sh.stale {
+		err = fmt.Errorf("%s: %w: the shape is from before the copy", m.shape, ErrSchemaIncompatible)
+	}
+	return sh, err
 }
 
 // Layout returns how events of shape t become rows of history. A layout stands
@@ -350,7 +360,7 @@ func (m *Mirror) phase(v *view) Phase {
 	case v.state.Phase != Live:
 		return v.state.Phase
 	}
-	if sh, err := m.shaper(v, m.shape.OID).lay(m.shape); err != nil || sh.key != v.key {
+	if _, err := m.fits(v); err != nil {
 		return Waiting
 	}
 	if v.key == keyNone {

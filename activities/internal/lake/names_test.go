@@ -61,7 +61,7 @@ func TestColumnsOfAnyNameFitIntoDelta(t *testing.T) {
 		t.Errorf("plain names do not stand for themselves: %q", fieldNames(sh.fields))
 	}
 	// The same columns find the same fields again.
-	again, err := (&shaper{fields: all.Fields, key: sh.key, strict: true}).lay(&change.Table{
+	again, err := (&shaper{fields: all.Fields, key: sh.key, fit: strict}).lay(&change.Table{
 		OID: 1, Schema: "s", Name: "t", Identity: change.IdentityKey, Key: []int{0}, Columns: table.Columns[:9],
 	})
 	if err != nil || again.missing {

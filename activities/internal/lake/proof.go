@@ -14,7 +14,7 @@ import (
 
 // rowShape returns the shape of m's table laid upon a version of history.
 func (m *Mirror) rowShape(v *view) (rowShape, *batch.Layout, error) {
-	sh, err := m.shaper(v, m.shape.OID).lay(m.shape)
+	sh, err := m.fits(v)
 	if err != nil {
 		return rowShape{}, nil, err
 	}

@@ -71,17 +71,32 @@ type shape struct {
 	fields []schema.Field
 	// missing tells that some of them are not in the schema yet.
 	missing bool
-	key     string
+	// stale tells that the shape is one from before the current incarnation: it
+	// fits changes before the cut alone.
+	stale bool
+	key   string
 }
+
+// fit says what a shape must agree with.
+type fit byte
+
+const (
+	// free: what does not fit gets fields of its own. So it is for a copy, and
+	// for a table that has none yet.
+	free fit = iota
+	// strict: the rows of the current incarnation must stay true, so that
+	// columns may come and go, and no more.
+	strict
+	// trailing: the stream has not reached the cut, so that the shape may be one
+	// from before the incarnation, whose rows go to history alone.
+	trailing
+)
 
 // shaper lays tables upon one version of history's schema.
 type shaper struct {
 	fields []schema.Field
 	key    string // what history's property says; empty before its creation
-	// strict forbids all but new columns, for the rows of the current
-	// incarnation must stay true. Otherwise what does not fit gets fields of its
-	// own.
-	strict bool
+	fit    fit
 	casts  map[string]string
 	number int64 // of the incarnation
 }
@@ -95,57 +110,77 @@ func (s *shaper) lay(t *change.Table) (*shape, error) {
 	sh := &shape{fields: make([]schema.Field, len(t.Columns))}
 	known := s.fields
 	for i := range t.Columns {
-		f, found, err := s.field(&t.Columns[i], natural.Fields[i].Type, known)
+		m, err := s.match(&t.Columns[i], natural.Fields[i].Type, known)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t, err)
 		}
-		if !found {
+		if !m.found {
 			sh.missing = true
-			known = extend(known, f)
+			known = extend(known, m.field)
 		}
-		sh.fields[i] = f
+		sh.fields[i] = m.field
+		sh.stale = sh.stale || m.stale
 	}
 	names := fieldNames(sh.fields)
 	sh.key = keyOf(t, names)
-	if s.strict && sh.key != s.key {
+	switch {
+	case sh.key == s.key:
+	case s.fit == trailing:
+		sh.stale = true
+	case s.fit == strict:
 		return nil, fmt.Errorf("%s: %w: rows were found by %s, now by %s", t, ErrSchemaIncompatible, s.key, sh.key)
 	}
 	sh.layout, err = batch.NewLayout(t, names, s.casts, s.number)
 	return sh, err
 }
 
-// field finds the field of a column among the known ones, or makes it.
-func (s *shaper) field(c *change.Column, typ schema.Type, known []schema.Field) (f schema.Field, found bool, err error) {
-	var other *schema.Field // of the same name or attribute, and of no use
+// match is the field of one column.
+type match struct {
+	field schema.Field
+	found bool // among those that are known
+	stale bool // it held the column before the incarnation
+}
+
+// match finds the field of a column among the known ones, or makes it.
+func (s *shaper) match(c *change.Column, typ schema.Type, known []schema.Field) (match, error) {
+	same := func(attr int16) bool { return c.Attr == 0 || attr == 0 || attr == c.Attr }
+	var other, twin *schema.Field // what stands in the way, and what does so by its attribute alone
 	for i := range known {
 		f := &known[i]
-		o := originOf(f)
-		if o.column == "" {
-			continue
-		}
-		sameAttr := c.Attr == 0 || o.attr == 0 || o.attr == c.Attr
-		switch {
-		case o.column == c.Name && f.Type.Equal(typ) && (sameAttr || !s.strict):
-			return *f, true, nil
-		case o.column == c.Name:
-			other = f
-		case c.Attr != 0 && o.attr == c.Attr:
+		switch o := originOf(f); {
+		case o.column == "":
+		case o.column == c.Name && f.Type.Equal(typ) && (same(o.attr) || s.fit == free):
+			return match{field: *f, found: true}, nil
+		case o.column == c.Name && f.Type.Equal(typ):
+			other, twin = f, f
+		case o.column == c.Name, c.Attr != 0 && o.attr == c.Attr:
 			other = f
 		}
 	}
-	if other != nil && s.strict {
-		return f, false, incompatible(c, typ, other)
+	if other != nil && s.fit == strict {
+		return match{}, incompatible(c, typ, other)
 	}
 	for i := range known {
 		f := known[i]
-		if o := originOf(&f); o.retired == "" || o.retired != c.Name || !f.Type.Equal(typ) {
+		o := originOf(&f)
+		if o.retired == "" || o.retired != c.Name || !f.Type.Equal(typ) {
 			continue
 		}
-		if s.strict { // the column is back
+		if s.fit == strict || s.fit == trailing && other == nil && !same(o.attr) {
+			// The column is back.
 			f.Metadata = withOrigin(f.Metadata, origin{column: c.Name, attr: c.Attr})
+			return match{field: f}, nil
 		}
-		return f, !s.strict, nil
+		return match{field: f, found: true, stale: s.fit == trailing}, nil
 	}
+	if twin != nil {
+		return match{field: *twin, found: true, stale: true}, nil
+	}
+	return s.invent(c, typ, known, other), nil
+}
+
+// invent makes a field for a column. other stands in the way of its name.
+func (s *shaper) invent(c *change.Column, typ schema.Type, known []schema.Field, other *schema.Field) match {
 	taken := func(lower string) bool {
 		if strings.HasPrefix(lower, "__") {
 			for _, f := range batch.MetaFields() {
@@ -165,12 +200,14 @@ func (s *shaper) field(c *change.Column, typ schema.Type, known []schema.Field) 
 			return -1
 		}, typ.String()))
 	}
-	return schema.Field{
-		Name:     columnName(c.Name, suffix, taken),
-		Type:     typ,
-		Nullable: true,
-		Metadata: withOrigin(nil, origin{column: c.Name, attr: c.Attr}),
-	}, false, nil
+	stale := s.fit == trailing && other != nil
+	from := origin{column: c.Name, attr: c.Attr}
+	if stale {
+		from = origin{retired: c.Name, attr: c.Attr}
+	}
+	return match{stale: stale, field: schema.Field{
+		Name: columnName(c.Name, suffix, taken), Type: typ, Nullable: true, Metadata: withOrigin(nil, from),
+	}}
 }
 
 func incompatible(c *change.Column, typ schema.Type, other *schema.Field) error {
@@ -215,7 +252,7 @@ func restart(fields []schema.Field, t *change.Table, sh *shape) []schema.Field {
 			f.Metadata = withOrigin(f.Metadata, origin{column: c.Name, attr: c.Attr})
 			continue
 		}
-		f.Metadata = withOrigin(f.Metadata, origin{retired: cmp.Or(was.column, was.retired)})
+		f.Metadata = withOrigin(f.Metadata, origin{retired: cmp.Or(was.column, was.retired), attr: was.attr})
 	}
 	return out
 }

@@ -398,6 +398,7 @@ func (w *worker) start(ctx context.Context, table *change.Table) error {
 	if err != nil {
 		return err
 	}
+	l.readRows = 2
 	w.lake = l
 	w.mirror, err = l.Mirror(ctx, table, MirrorOptions{})
 	return err
