@@ -92,14 +92,6 @@ func Close(a *Activities) error {
 	return err
 }
 
-// reachable tells whether Temporal answers.
-func (a *Activities) reachable() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_, err := a.cfg.Temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
-	return err == nil
-}
-
 // lake returns the lake of a database, opening it once.
 func (a *Activities) lake(ctx context.Context, db *fleet.Database) (*lake.Lake, error) {
 	key := db.Lake + "\x00" + db.Name
