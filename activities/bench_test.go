@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -15,8 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/stretchr/testify/mock"
-	"go.temporal.io/sdk/mocks"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/millrace-io/millrace/activities/fleet"
@@ -46,25 +46,71 @@ func between(from, to string) string {
 
 var benchmarks atomic.Int64
 
-// bench is one source database with a worker's activities.
-type bench struct {
-	b   *testing.B
-	a   *Activities
-	db  fleet.Database
-	sql *pgsource.DB
-	url string
-	in  PrepareResult
+// temporalServer stands for Temporal: it keeps what lanes tell.
+type temporalServer struct {
+	client.Client
+	mu      sync.Mutex
+	markers map[string]bool
+	parked  map[uint32]*Reason
 }
 
-func newBench(b *testing.B) *bench {
+func (s *temporalServer) RecordActivityHeartbeat(context.Context, []byte, ...any) error { return nil }
+
+func (s *temporalServer) CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error) {
+	return nil, nil
+}
+
+func (s *temporalServer) SignalWorkflow(_ context.Context, _, _, signal string, arg any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch signal {
+	case SignalMarker:
+		s.markers[arg.(string)] = true
+	case SignalTables:
+		for _, t := range arg.(TablesChanged).Tables {
+			if t.Reason != nil {
+				s.parked[t.OID] = t.Reason
+			}
+		}
+	}
+	return nil
+}
+
+// reason returns why a table is parked; nil where it is not.
+func (s *temporalServer) reason(oid uint32) *Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parked[oid]
+}
+
+func (s *temporalServer) passed(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.markers[token]
+}
+
+// bench is one source database with a worker's activities.
+type bench struct {
+	b        testing.TB
+	a        *Activities
+	temporal *temporalServer
+	db       fleet.Database
+	sql      *pgsource.DB
+	url      string
+	in       PrepareResult
+	copies   int
+}
+
+func newBench(b testing.TB) *bench { return newSite(b, 1<<30) }
+
+// newSite is newBench with a budget of memory bytes.
+func newSite(b testing.TB, memory int64) *bench {
 	b.Helper()
 	pg, kafka := local.SharedPostgres(b), local.SharedKafka(b)
 	name := fmt.Sprintf("bench%d_%d", os.Getpid(), benchmarks.Add(1))
-	temporal := &mocks.Client{}
-	temporal.On("SignalWorkflow", mock.Anything, mock.Anything, mock.Anything, mock.Anything, mock.Anything).Return(nil)
-	temporal.On("CheckHealth", mock.Anything, mock.Anything).Return(nil, nil)
+	temporal := &temporalServer{markers: map[string]bool{}, parked: map[uint32]*Reason{}}
 	a, err := New(Config{
-		Worker: "bench", DataDir: b.TempDir(), Memory: 1 << 30, HeartbeatTimeout: 30 * time.Second, Temporal: temporal,
+		Worker: "bench", DataDir: b.TempDir(), Memory: memory, HeartbeatTimeout: 30 * time.Second, Temporal: temporal,
 		Brokers: kafka.Brokers, AllowInsecure: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -75,7 +121,7 @@ func newBench(b *testing.B) *bench {
 			b.Error(err)
 		}
 	})
-	x := &bench{b: b, a: a, url: pg.URL(name)}
+	x := &bench{b: b, a: a, temporal: temporal, url: pg.URL(name)}
 	execute(b, pg.URL("postgres"), "CREATE DATABASE "+name)
 	b.Setenv("BENCH_PASSWORD", pg.Password)
 	x.db = fleet.Database{
@@ -138,23 +184,46 @@ func (x *bench) step(activity, in, out any) {
 
 // lane runs a long activity until the returned function is called.
 func (x *bench) lane(activity, in any) (stop func()) {
+	run := x.run(activity, in)
+	return func() {
+		if _, err := run.stop(); err != nil {
+			x.b.Error(err)
+		}
+	}
+}
+
+// running is a long activity.
+type running struct {
+	quit  chan struct{}
+	once  sync.Once
+	ended chan struct{}
+	out   LaneResult
+	err   error
+}
+
+// stop ends the activity as a worker does that stops.
+func (r *running) stop() (LaneResult, error) {
+	r.once.Do(func() { close(r.quit) })
+	<-r.ended
+	return r.out, r.err
+}
+
+// run starts a long activity.
+func (x *bench) run(activity, in any) *running {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(10 * time.Minute)
 	env.RegisterActivity(activity)
-	quit := make(chan struct{})
-	env.SetWorkerStopChannel(quit)
-	ended := make(chan error, 1)
+	r := &running{quit: make(chan struct{}), ended: make(chan struct{})}
+	env.SetWorkerStopChannel(r.quit)
 	go func() {
-		_, err := env.ExecuteActivity(activity, in)
-		ended <- err
-	}()
-	return func() {
-		close(quit)
-		if err := <-ended; err != nil {
-			x.b.Error(err)
+		defer close(r.ended)
+		v, err := env.ExecuteActivity(activity, in)
+		if r.err = err; err == nil {
+			r.err = v.Get(&r.out)
 		}
-	}
+	}()
+	return r
 }
 
 func (x *bench) capture() (stop func()) {
@@ -164,6 +233,8 @@ func (x *bench) capture() (stop func()) {
 // copied copies every table and returns when all are live.
 func (x *bench) copied() {
 	x.b.Helper()
+	x.copies++
+	id := fmt.Sprintf("bench%d", x.copies)
 	cut, err := x.sql.Cut(context.Background())
 	if err != nil {
 		x.b.Fatal(err)
@@ -172,13 +243,13 @@ func (x *bench) copied() {
 	at := Cut{LSN: cut.LSN, Snapshot: cut.Snapshot, Micros: cut.Micros}
 	for _, t := range x.in.Tables {
 		var plan PlanResult
-		x.step(x.a.PlanCopy, PlanInput{DB: x.db, Epoch: x.in.Epoch, Copy: "bench", Cut: at, OID: t.OID}, &plan)
+		x.step(x.a.PlanCopy, PlanInput{DB: x.db, Epoch: x.in.Epoch, Copy: id, Cut: at, OID: t.OID}, &plan)
 		for i, chunk := range plan.Chunks {
 			var out ChunkResult
-			x.step(x.a.CopyChunk, ChunkInput{DB: x.db, Epoch: x.in.Epoch, Copy: "bench", Cut: at, OID: t.OID, Index: i, Chunk: chunk}, &out)
+			x.step(x.a.CopyChunk, ChunkInput{DB: x.db, Epoch: x.in.Epoch, Copy: id, Cut: at, OID: t.OID, Index: i, Chunk: chunk}, &out)
 		}
 		var out FinishResult
-		x.step(x.a.FinishCopy, FinishInput{DB: x.db, Epoch: x.in.Epoch, Copy: "bench", OID: t.OID}, &out)
+		x.step(x.a.FinishCopy, FinishInput{DB: x.db, Epoch: x.in.Epoch, Copy: id, OID: t.OID}, &out)
 		if out.Phase != "live" {
 			x.b.Fatalf("%s is %s after its copy", t.Name, out.Phase)
 		}
@@ -210,9 +281,10 @@ func (x *bench) measure(f func()) {
 	before, began := cpu(), time.Now()
 	f()
 	took, used := time.Since(began).Seconds(), cpu()-before
-	x.b.ReportMetric(benchRows/took, "rows/s")
-	x.b.ReportMetric(used/benchRows*1e6, "cpu-s/Mrow")
-	x.b.ReportMetric(0, "ns/op")
+	b := x.b.(*testing.B)
+	b.ReportMetric(benchRows/took, "rows/s")
+	b.ReportMetric(used/benchRows*1e6, "cpu-s/Mrow")
+	b.ReportMetric(0, "ns/op")
 }
 
 // cpu is the CPU time of this process, in seconds.

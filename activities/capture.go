@@ -43,7 +43,10 @@ func (a *Activities) Capture(actx context.Context, in CaptureInput) (LaneResult,
 	l.report(func() any { return c.progress() })
 	err = c.open(fmt.Sprintf("%s/%d", info.WorkflowExecution.RunID, info.Attempt))
 	if err == nil {
+		// A change that waits for room waits no longer.
+		stop := context.AfterFunc(l.ctx, func() { _ = c.publisher.Close(l.ctx) })
 		err = c.run()
+		stop()
 	}
 	c.close()
 	if err != nil && l.halted() && errors.Is(err, context.Canceled) {

@@ -24,6 +24,8 @@ const (
 	// queueBytes is how much of an incomplete transaction of one table waits as
 	// records before it is decoded ahead of its watermark.
 	queueBytes = 8 << 20
+	// worthBytes is the least that is written for the sake of memory alone.
+	worthBytes = 256 << 10
 )
 
 // errRewind ends a run whose hint skipped records that a table needs.
@@ -39,7 +41,7 @@ func (a *Activities) Commit(actx context.Context, in CommitInput) (LaneResult, e
 	}
 	defer end()
 	c := &committer{
-		a: a, l: l, in: in, tables: map[uint32]*mirrored{}, passed: map[string]map[int]bool{},
+		a: a, l: l, in: in, tables: map[uint32]*mirrored{}, names: map[[2]string][]*mirrored{}, passed: map[string]map[int]bool{},
 		results: make(chan *mirrored, jobsAtOnce),
 		told:    a.tell(l, activity.GetInfo(actx).WorkflowExecution),
 	}
@@ -49,6 +51,10 @@ func (a *Activities) Commit(actx context.Context, in CommitInput) (LaneResult, e
 	err = c.open()
 	if err == nil {
 		err = c.run()
+	}
+	cut := l.halted() && l.ctx.Err() != nil
+	if err != nil {
+		l.halt("failed") // what still runs has a moment to end
 	}
 	c.settle()
 	out := l.result(a.cfg.Worker)
@@ -62,7 +68,7 @@ func (a *Activities) Commit(actx context.Context, in CommitInput) (LaneResult, e
 		out.Why = err.Error()
 		out.Resume = c.resume()
 		return out, nil
-	case err != nil && l.ctx.Err() != nil && l.halted():
+	case err != nil && cut:
 		err = nil
 	}
 	if c.trackers != nil {
@@ -83,10 +89,13 @@ type committer struct {
 	trackers []*topic.Tracker
 	hinted   bool
 	tables   map[uint32]*mirrored
+	names    map[[2]string][]*mirrored // by schema and name: one, or twins
 	cursor   topic.Cursor
 	event    change.Event
 	passed   map[string]map[int]bool // markers: the partitions that reached them
-	markers  int                     // markers seen and not reached, over all partitions
+	marker   change.Position         // the furthest: what is before it is committed at once
+	held     int64                   // what the lane has of the budget
+	sought   bool                    // a partition is read again: the records at hand are void
 	running  int
 	results  chan *mirrored
 	jobs     sync.WaitGroup
@@ -156,8 +165,14 @@ func (c *committer) table(t *change.Table) (*mirrored, error) {
 	if !known || p >= len(c.trackers) {
 		return nil, fmt.Errorf("find the partition of %s: %w", t, topic.ErrSchemaUnknown)
 	}
-	m = &mirrored{oid: t.OID, name: t.String(), tracker: c.trackers[p], table: t}
+	m = &mirrored{oid: t.OID, name: t.String(), partition: p, tracker: c.trackers[p], table: t}
 	c.tables[t.OID] = m
+	name := [2]string{t.Schema, t.Name}
+	m.twins = slices.Clone(c.names[name])
+	for _, twin := range m.twins {
+		twin.twins = append(twin.twins, m)
+	}
+	c.names[name] = append(c.names[name], m)
 	if slices.Contains(c.in.Parked, t.OID) {
 		m.parked = &Reason{}
 		m.tracker.Park(t.OID)
@@ -171,8 +186,13 @@ func (c *committer) run() error {
 		if c.failed != nil {
 			return c.failed
 		}
-		c.schedule(time.Now())
+		if err := c.schedule(time.Now()); err != nil {
+			return err
+		}
 		if c.starved() {
+			if c.running == 0 {
+				c.l.beat() // others have the memory, and get on
+			}
 			c.measure(time.Now())
 			select {
 			case m := <-c.results:
@@ -184,15 +204,24 @@ func (c *committer) run() error {
 		}
 		records, err := c.reader.Next(c.l.ctx, c.patience())
 		if err != nil {
-			if c.l.ctx.Err() != nil {
+			switch {
+			case c.l.ctx.Err() != nil:
 				return c.failed
+			case errors.Is(err, topic.ErrOffsetLost), errors.Is(err, topic.ErrOffsetAhead):
+				return errRewind
 			}
 			return err
 		}
-		c.l.beat()
+		if len(records) > 0 || c.running == 0 {
+			c.l.beat() // a job that runs is a wait with a limit of its own
+		}
+		c.sought = false
 		for i := range records {
 			if err := c.record(&records[i]); err != nil {
 				return err
+			}
+			if c.sought {
+				break
 			}
 		}
 		for len(c.results) > 0 {
@@ -212,8 +241,8 @@ func (c *committer) measure(now time.Time) {
 	c.measured = now
 	lag := time.Duration(0)
 	for _, m := range c.tables {
-		if m.parked == nil && !m.since.IsZero() {
-			lag = max(lag, now.Sub(m.since))
+		if since := m.oldestSince(); m.parked == nil && !since.IsZero() {
+			lag = max(lag, now.Sub(since))
 		}
 	}
 	for _, span := range c.reader.Ends() {
@@ -227,7 +256,7 @@ func (c *committer) measure(now time.Time) {
 	defer c.mu.Unlock()
 	c.figure.Worker = c.a.cfg.Worker
 	c.figure.Resume = resume
-	c.figure.Read = c.read.EndLSN.String()
+	c.figure.Read = c.readTo().String()
 	c.figure.LagSeconds = lag.Seconds()
 	c.figure.WaitingFor, c.figure.Since = "", ""
 	switch {
@@ -253,15 +282,40 @@ func (c *committer) progress() CommitProgress {
 
 // patience is how long a read may wait: less while jobs are on their way.
 func (c *committer) patience() time.Duration {
-	if c.running > 0 || c.markers > 0 {
+	if c.running > 0 {
 		return 5 * time.Millisecond
 	}
 	return 50 * time.Millisecond
 }
 
-// starved tells that the budget is spent: nothing is read until a job ends.
+// readTo is how far all partitions were read.
+func (c *committer) readTo() change.LSN {
+	read := c.trackers[0].Watermark()
+	for _, tr := range c.trackers[1:] {
+		if w := tr.Watermark(); w.Epoch < read.Epoch || w.Epoch == read.Epoch && w.EndLSN < read.EndLSN {
+			read = w
+		}
+	}
+	return read.EndLSN
+}
+
+// starved tells that the budget is spent: nothing is read until a job ends, or
+// until others give back. Whoever holds something that no job can bring home
+// reads on, for the rest of its transaction.
 func (c *committer) starved() bool {
-	return c.a.budget.Spent() && c.running > 0
+	return c.a.budget.Spent() && (c.running > 0 || c.held == 0)
+}
+
+// take takes of the budget what is in memory already.
+func (c *committer) take(n int64) {
+	c.held += n
+	c.a.budget.Force(n)
+}
+
+// give gives back to the budget.
+func (c *committer) give(n int64) {
+	c.held -= n
+	c.a.budget.Give(n)
 }
 
 // record takes one record.
@@ -271,7 +325,9 @@ func (c *committer) record(r *topic.Record) error {
 	case topic.KindStream:
 		return c.stream(tr.OnStream(r))
 	case topic.KindMarker:
-		c.markers++
+		if c.marker.Before(r.Marker.Position) {
+			c.marker = r.Marker.Position
+		}
 		tr.OnMarker(r)
 		return nil
 	case topic.KindWatermark:
@@ -290,29 +346,60 @@ func (c *committer) stream(err error) error {
 	return err
 }
 
-// track tells the tracker what was applied of a table.
-func (c *committer) track(oid uint32, shape *change.Table) error {
-	if shape == nil {
-		i := slices.IndexFunc(c.schemas.Latest(), func(t *change.Table) bool { return t.OID == oid })
-		if i < 0 {
-			return fmt.Errorf("track table %d: %w", oid, topic.ErrSchemaUnknown)
-		}
-		shape = c.schemas.Latest()[i]
-	}
-	m, err := c.table(shape)
-	if err != nil {
-		return err
-	}
+// track tells the tracker what was applied of a table. first is the record that
+// asked, nil for a watermark.
+func (c *committer) track(m *mirrored, first *topic.Data) error {
 	if m.parked != nil {
-		m.tracker.Park(oid)
+		m.tracker.Park(m.oid)
 		return nil
 	}
 	c.await(m)
 	if err := m.open(c.l.ctx, c.lake, &c.in.DB); err != nil {
 		return c.trouble(m, err)
 	}
-	m.tracker.Track(oid, m.mirror.Applied())
+	c.l.beat()
+	applied := m.mirror.Applied()
+	if first != nil && first.Pred.CommitLSN == 0 && applied.Epoch == first.First.Epoch && applied.Before(first.First) {
+		// The table's first change follows what was applied, which so is another
+		// table's that had the name before.
+		applied.Ordinal = 0
+	}
+	m.tracker.Track(m.oid, applied)
 	return c.failed
+}
+
+// latest returns the entry of a table by its OID alone.
+func (c *committer) latest(oid uint32) (*mirrored, error) {
+	if m := c.tables[oid]; m != nil {
+		return m, nil
+	}
+	for range 2 {
+		for _, t := range c.schemas.Latest() {
+			if t.OID == oid {
+				return c.table(t)
+			}
+		}
+		// Reads on: no shape is called zero.
+		if _, err := c.schemas.Table(c.l.ctx, oid, 0); !errors.Is(err, topic.ErrSchemaUnknown) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("track table %d: %w", oid, topic.ErrSchemaUnknown)
+}
+
+// unknown parks a table whose shape is not to be found: no other needs wait.
+func (c *committer) unknown(tr *topic.Tracker, oid uint32, err error) error {
+	if !errors.Is(err, topic.ErrSchemaUnknown) {
+		return err
+	}
+	m := c.tables[oid]
+	if m == nil {
+		m = &mirrored{oid: oid, name: fmt.Sprintf("table %d", oid), tracker: tr}
+		c.tables[oid] = m
+	}
+	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
+		Code: "SCHEMA_UNKNOWN", Message: err.Error(), Remedy: "the shape of the table's rows is gone from the schemas topic: millrace remove {db} --yes, then millrace apply, which copies every table again",
+	}}})
 }
 
 // await waits until no job of m runs, so that its mirror may be used here.
@@ -326,10 +413,17 @@ func (c *committer) data(tr *topic.Tracker, r *topic.Record) error {
 	verdict, after := tr.Admit(r)
 	if verdict == topic.Ask {
 		shape, err := c.schemas.Table(c.l.ctx, r.Data.OID, r.Data.Fingerprint)
-		if err != nil {
-			return err
+		var m *mirrored
+		if err == nil {
+			m, err = c.table(shape)
 		}
-		if err := c.track(r.Data.OID, shape); err != nil {
+		if err == nil {
+			err = c.track(m, &r.Data)
+		}
+		if err != nil {
+			err = c.unknown(tr, r.Data.OID, err)
+		}
+		if err != nil {
 			return err
 		}
 		verdict, after = tr.Admit(r)
@@ -338,8 +432,8 @@ func (c *committer) data(tr *topic.Tracker, r *topic.Record) error {
 		return nil
 	}
 	m := c.tables[r.Data.OID]
-	m.enqueue(r, after)
-	if m.queuedBytes > queueBytes {
+	c.take(m.enqueue(r, after))
+	if m.queuedBytes > queueBytes && m.dead < r.Data.Last.Epoch {
 		// A transaction that is too large to wait as records.
 		return c.decode(m, r.Data.Last)
 	}
@@ -353,7 +447,14 @@ func (c *committer) watermark(tr *topic.Tracker, r *topic.Record) error {
 	}
 	if len(out.Ask) > 0 {
 		for _, oid := range out.Ask {
-			if err := c.track(oid, nil); err != nil {
+			m, err := c.latest(oid)
+			if err == nil {
+				err = c.track(m, nil)
+			}
+			if err != nil {
+				err = c.unknown(tr, oid, err)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -361,72 +462,150 @@ func (c *committer) watermark(tr *topic.Tracker, r *topic.Record) error {
 			return err
 		}
 	}
+	c.read = r.Watermark
 	for _, gap := range out.Gaps {
 		if c.hinted {
 			return errRewind
 		}
-		if m := c.tables[gap.OID]; m != nil {
-			if err := c.trouble(m, gap); err != nil {
+		if err := c.gap(c.tables[gap.OID], gap); err != nil {
+			return err
+		}
+	}
+	for _, oid := range out.Ended {
+		if m := c.tables[oid]; m != nil && m.parked == nil {
+			if err := c.ended(m); err != nil {
 				return err
 			}
 		}
 	}
-	for _, oid := range out.Ended {
-		m := c.tables[oid]
-		if m == nil {
-			continue
-		}
-		if m.ahead {
-			return lake.ErrFenced // staged rows of a transaction that never was: begin anew
-		}
-		m.drop()
-	}
 	for i := range r.Watermark.Tables {
 		m := c.tables[r.Watermark.Tables[i].OID]
-		if m == nil || len(m.queue) == 0 && !m.ahead {
+		if m == nil || len(m.queue) == 0 {
 			continue
 		}
-		upTo, all := tr.Complete(m.oid)
-		if err := c.decode(m, upTo); err != nil {
+		if err := c.decode(m, m.complete()); err != nil {
 			return err
 		}
-		if all || !upTo.Before(m.last()) {
-			m.ahead = false
+	}
+	return nil
+}
+
+// ended discards changes of a transaction that never became complete.
+func (c *committer) ended(m *mirrored) error {
+	upTo := m.complete()
+	if !upTo.Before(m.decoded) {
+		c.give(m.trim(upTo))
+		return c.decode(m, upTo)
+	}
+	// Some was decoded ahead. It is read again, and waits for its watermark.
+	m.dead = m.decoded.Epoch
+	return c.redo(m, change.Position{})
+}
+
+// gap decides what changes mean that are missing from the topic. A copy whose
+// cut comes after them does not need them; otherwise the table parks.
+func (c *committer) gap(m *mirrored, gap *topic.Gap) error {
+	if m.parked != nil {
+		return nil
+	}
+	offset := m.tracker.Resume().Offset
+	if err := c.drain(m); err != nil || m.parked != nil {
+		return err
+	}
+	if err := m.mirror.Refresh(c.l.ctx); err != nil {
+		return c.trouble(m, err)
+	}
+	state := m.mirror.State()
+	cut := change.Position{Epoch: state.Epoch, CommitLSN: state.Cut}
+	if state.Phase == lake.Waiting || state.OID != m.oid || !gap.Have.Before(cut) {
+		return c.trouble(m, gap)
+	}
+	c.a.cfg.Log.Warn("changes before the table's copy are missing from the topic", "database", c.in.DB.Name, "table", m.name,
+		"have", gap.Have.String(), "cut", cut.String())
+	return c.redoFrom(m, cut, offset)
+}
+
+// redo takes again what is not committed of a table, from a position or from
+// what was applied.
+func (c *committer) redo(m *mirrored, from change.Position) error {
+	return c.redoFrom(m, from, m.tracker.Resume().Offset)
+}
+
+func (c *committer) redoFrom(m *mirrored, from change.Position, offset int64) error {
+	c.await(m)
+	if m.parked != nil || c.failed != nil {
+		return c.failed
+	}
+	c.give(m.abandon())
+	if m.mirror != nil {
+		if err := m.mirror.Refresh(c.l.ctx); err != nil { // drops what was staged
+			return c.trouble(m, err)
+		}
+		if applied := m.mirror.Applied(); from.Before(applied) {
+			from = applied
 		}
 	}
-	c.read = r.Watermark
+	m.tracker.Track(m.oid, from)
+	m.tracker.Rewind(offset)
+	c.reader.Seek(m.partition, offset)
+	c.sought = true
 	return nil
+}
+
+// drain commits all of a table that is complete, and waits for it.
+func (c *committer) drain(m *mirrored) error {
+	for m.parked == nil && c.failed == nil {
+		m.stuck = false
+		if err := c.decode(m, m.complete()); err != nil {
+			return err
+		}
+		m.seal()
+		if len(m.jobs) == 0 {
+			break
+		}
+		for len(m.jobs) > 0 && m.parked == nil && c.failed == nil {
+			if !m.busy {
+				c.start(m)
+			}
+			c.finished(<-c.results)
+		}
+	}
+	return c.failed
 }
 
 // decode moves the queued changes of m up to a position into its batch.
 func (c *committer) decode(m *mirrored, upTo change.Position) error {
 	for len(m.queue) > 0 && m.parked == nil {
 		q := &m.queue[0]
+		end := q.end
+		if upTo.Before(end) {
+			end = upTo
+		}
+		if upTo.Before(q.record.Data.First) || !q.after.Before(end) && upTo.Before(q.end) {
+			return nil
+		}
 		shape, err := c.schemas.Table(c.l.ctx, m.oid, q.record.Data.Fingerprint)
 		if err != nil {
-			return err
+			return c.unknown(m.tracker, m.oid, err)
 		}
 		if m.layout == nil || m.layout.Table.Fingerprint != shape.Fingerprint {
-			if m.outstanding() > 0 || m.batch != nil && m.batch.Rows() > 0 {
-				m.seal()
+			if !m.first().IsZero() {
+				if m.seal(); m.ahead() && m.batch.Rows() > 0 {
+					m.stage() // the shape changed within a transaction
+				}
+			}
+			if len(m.jobs) > 0 || m.batch != nil && m.batch.Rows() > 0 {
 				m.stuck = true // goes on when the jobs are done
 				return nil
 			}
-			if err := m.shape(c.l.ctx, c.lake, &c.in.DB, shape); err != nil {
-				return c.trouble(m, err)
-			}
-		}
-		if upTo.Before(q.record.Data.Last) {
-			if complete, _ := m.tracker.Complete(m.oid); complete.Before(upTo) {
-				m.ahead = true
+			if err := c.reshape(m, shape); err != nil || m.parked != nil {
+				return err
 			}
 		}
 		c.cursor.Reset(&q.record.Data, shape, q.after)
-		before := m.batch.Size()
-		rest := false
+		before, rest := m.batch.Size(), false
 		for c.cursor.Next(&c.event) {
-			if upTo.Before(c.event.Position) {
-				rest = true
+			if rest = end.Before(c.event.Position); rest {
 				break
 			}
 			if err := m.batch.Append(&c.event); err != nil {
@@ -435,52 +614,145 @@ func (c *committer) decode(m *mirrored, upTo change.Position) error {
 			q.after = c.event.Position
 		}
 		if err := c.cursor.Err(); err != nil {
-			return err
+			return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
+				Code: "KAFKA_CORRUPT", Message: err.Error(), Remedy: "report this: a record of the topic cannot be read",
+			}}})
 		}
 		grown := m.batch.Size() - before
-		c.a.budget.Force(grown)
+		c.take(grown)
 		m.taken += grown
-		if m.since.IsZero() {
-			m.since = time.Now()
+		if m.used = time.Now(); m.since.IsZero() {
+			m.since = m.used
 		}
-		if rest {
+		if m.decoded.Before(q.after) {
+			m.decoded = q.after
+		}
+		if rest && upTo.Before(q.end) {
 			return nil
 		}
-		m.unqueue()
-		if complete, _ := m.tracker.Complete(m.oid); complete.Before(m.batch.Last()) {
-			m.ahead = true
-			if m.batch.Size() > flushBytes || c.a.budget.Spent() {
-				m.stage()
-			}
+		c.give(m.unqueue())
+		if m.ahead() && m.batch.Rows() > 0 && c.large(m) {
+			m.stage()
 		}
 	}
 	return nil
 }
 
+// large tells that a batch that cannot be committed yet is to be written.
+func (c *committer) large(m *mirrored) bool {
+	size := m.batch.Size()
+	return size > flushBytes || c.a.budget.Spent() && (size > worthBytes || len(m.jobs) == 0)
+}
+
+// reshape makes shape the table's from the next change on.
+func (c *committer) reshape(m *mirrored, shape *change.Table) error {
+	if err := m.open(c.l.ctx, c.lake, &c.in.DB); err != nil {
+		return c.trouble(m, err)
+	}
+	if shape.Schema != m.table.Schema || shape.Name != m.table.Name {
+		if err := c.renamed(m, shape); err != nil || m.parked != nil {
+			return err
+		}
+	}
+	if err := m.shape(c.l.ctx, c.lake, &c.in.DB, shape); err != nil {
+		return c.trouble(m, err)
+	}
+	return nil
+}
+
+// renamed decides what becomes of a table whose name is another now: it is
+// mirrored anew under that one.
+func (c *committer) renamed(m *mirrored, shape *change.Table) error {
+	state := m.mirror.State()
+	cut := change.Position{Epoch: state.Epoch, CommitLSN: state.Cut}
+	switch {
+	case state.Phase == lake.Waiting:
+		// The mirror is that of the name it has now, and has no copy.
+		if !m.renamed {
+			m.renamed = true
+			c.told.table(TableChange{OID: m.oid, Phase: string(lake.Waiting)})
+		}
+		return nil
+	case !cut.Before(m.queue[0].end):
+		return nil // before the copy under this name
+	}
+	err := fmt.Errorf("table %s is called %s now", m.table, shape)
+	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
+		Code: "TABLE_RENAMED", Message: err.Error(), Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
+	}}})
+}
+
 // schedule seals what is due and starts jobs.
-func (c *committer) schedule(now time.Time) {
+func (c *committer) schedule(now time.Time) error {
 	due := c.in.DB.Freshness * 6 / 10
-	force := c.markers > 0 || c.a.budget.Spent()
 	for _, m := range c.tables {
 		if m.parked != nil {
 			continue
 		}
-		if m.ready() && (force || now.Sub(m.since) >= due || m.batch.Size() >= flushBytes) {
+		if m.stuck && len(m.jobs) == 0 {
+			m.stuck = false
+			if err := c.decode(m, m.complete()); err != nil {
+				return err
+			}
+		}
+		if first := m.first(); !first.IsZero() &&
+			(!c.marker.Before(first) || now.Sub(m.since) >= due || m.batch.Size() >= flushBytes) {
 			m.seal()
 		}
 		if !m.busy && len(m.jobs) > 0 && c.running < jobsAtOnce {
 			c.start(m)
 		}
+		m.rest(now)
 	}
+	if c.running == 0 && c.held > 0 && c.a.budget.Spent() {
+		return c.relieve()
+	}
+	return nil
+}
+
+// relieve has written what holds the most memory: what can be committed first.
+func (c *committer) relieve() error {
+	var ready, waits *mirrored
+	for _, m := range c.tables {
+		switch {
+		case m.parked != nil:
+		case m.ready() && m.mayCommit():
+			if ready == nil || ready.owed() < m.owed() {
+				ready = m
+			}
+		case m.owed() > worthBytes && m.dead < m.last().Epoch:
+			if waits == nil || waits.owed() < m.owed() {
+				waits = m
+			}
+		}
+	}
+	switch {
+	case ready != nil:
+		ready.seal()
+		c.start(ready)
+	case waits != nil:
+		if err := c.decode(waits, waits.last()); err != nil || waits.parked != nil {
+			return err
+		}
+		if waits.batch != nil && waits.batch.Rows() > 0 && waits.ahead() {
+			waits.stage()
+		}
+		if len(waits.jobs) > 0 {
+			c.start(waits)
+		}
+	}
+	return nil
 }
 
 // start runs the first job of m in a goroutine of its own.
 func (c *committer) start(m *mirrored) {
+	j := m.jobs[0]
+	j.fresh = len(m.twins) > 0
 	m.busy = true
 	c.running++
 	waited := c.l.wait("lake", jobWithin)
 	c.jobs.Go(func() {
-		m.result = m.run(c.l.ctx, c.lake, &c.in.DB, m.jobs[0])
+		m.result = m.run(c.l.ctx, c.lake, &c.in.DB, j)
 		waited()
 		c.results <- m
 	})
@@ -492,7 +764,7 @@ func (c *committer) finished(m *mirrored) {
 	m.jobs = slices.Delete(m.jobs, 0, 1)
 	m.busy = false
 	c.running--
-	c.a.budget.Give(j.taken)
+	c.give(j.taken)
 	c.l.beat()
 	if m.result.err != nil {
 		if err := c.trouble(m, m.result.err); err != nil && c.failed == nil {
@@ -500,12 +772,17 @@ func (c *committer) finished(m *mirrored) {
 		}
 		return
 	}
-	m.reuse(j.batch)
-	if m.mirror != nil {
+	if m.parked != nil {
+		return
+	}
+	if !c.a.budget.Spent() {
+		m.reuse(j.batch)
+	}
+	if j.kind == jobCommit {
 		m.tracker.Applied(m.oid, m.mirror.Applied())
-		if m.result.again {
-			m.push(job{kind: jobCatchUp})
-		}
+	}
+	if m.result.again {
+		m.push(job{kind: jobCatchUp})
 	}
 	if w := m.result.wrote; w.Commits > 0 {
 		db := c.in.DB.Name
@@ -526,13 +803,6 @@ func (c *committer) finished(m *mirrored) {
 		}
 		c.mu.Unlock()
 	}
-	if m.stuck && m.outstanding() == 0 {
-		m.stuck = false
-		upTo, _ := m.tracker.Complete(m.oid)
-		if err := c.decode(m, upTo); err != nil && c.failed == nil {
-			c.failed = err
-		}
-	}
 }
 
 // trouble decides what an error of one table means: it parks the table, or
@@ -542,16 +812,13 @@ func (c *committer) trouble(m *mirrored, err error) error {
 	if !f.Park || f.Database {
 		return err
 	}
+	if m.parked != nil {
+		return nil
+	}
 	f.Reason.Since = time.Now().UTC().Format(time.RFC3339)
 	m.parked = &f.Reason
 	m.tracker.Park(m.oid)
-	c.a.budget.Give(m.taken)
-	for i := range m.jobs {
-		if i > 0 || !m.busy {
-			c.a.budget.Give(m.jobs[i].taken)
-		}
-	}
-	m.abandon()
+	c.give(m.abandon())
 	c.a.metrics.tablesParked.WithLabelValues(c.in.DB.Name).Inc()
 	c.a.metrics.failed("Commit", c.in.DB.Name, &f)
 	c.a.cfg.Log.Warn("table parked", "database", c.in.DB.Name, "table", m.name, "code", f.Reason.Code)
@@ -561,9 +828,6 @@ func (c *committer) trouble(m *mirrored, err error) error {
 
 // reach tells the workflow about markers that every partition has passed.
 func (c *committer) reach() {
-	if c.markers == 0 {
-		return
-	}
 	for _, m := range c.tables {
 		if m.parked == nil && m.behind() {
 			return
@@ -571,7 +835,6 @@ func (c *committer) reach() {
 	}
 	for p, tr := range c.trackers {
 		for _, marker := range tr.Reached() {
-			c.markers--
 			if c.passed[marker.Token] == nil {
 				c.passed[marker.Token] = map[int]bool{}
 			}
@@ -609,10 +872,7 @@ func (c *committer) resume() json.RawMessage {
 // close gives everything back.
 func (c *committer) close() {
 	for _, m := range c.tables {
-		c.a.budget.Give(m.taken)
-		for i := range m.jobs {
-			c.a.budget.Give(m.jobs[i].taken)
-		}
+		c.give(m.owed())
 		if m.mirror != nil {
 			_ = m.mirror.Close()
 		}
