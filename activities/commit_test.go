@@ -2,7 +2,9 @@ package activities
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -425,5 +427,70 @@ func TestTheQueueForgetsWhatNeverBecameComplete(t *testing.T) {
 	}
 	if taken != 0 || m.queuedBytes != 0 {
 		t.Errorf("%d bytes taken, %d counted", taken, m.queuedBytes)
+	}
+}
+
+func TestWhatAnEndedEpochLeftIncompleteIsDiscarded(t *testing.T) {
+	x := newTestSite(t, 32<<20, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+	ctx := context.Background()
+	src, err := x.sql.Describe(ctx, x.table("public.t").OID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	system, err := x.sql.System(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(epoch uint32) *topic.Publisher {
+		p, err := x.a.kafka.Publisher(ctx, topic.PublisherConfig{Topic: x.db.Topic.Name, Epoch: epoch})
+		if err == nil {
+			_, err = p.Schema(ctx, src)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	try := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert := func(p *topic.Publisher, id int, v string) error {
+		tuple := []byte{0, 2}
+		for _, s := range []string{fmt.Sprint(id), v} {
+			tuple = append(binary.BigEndian.AppendUint32(append(tuple, 't'), uint32(len(s))), s...)
+		}
+		return p.Change(src.OID, src.Fingerprint, change.Create, nil, tuple)
+	}
+	lsn := system.LSN + 1<<20
+	first := publish(1)
+	try(first.Begin(lsn, 1, 1), insert(first, 1, "a"), first.Commit(lsn+8))
+	try(first.Begin(lsn+16, 1, 2), insert(first, 2, "b"), first.Commit(lsn+24))
+	// A transaction that is too large to wait as records, and never ends.
+	try(first.Begin(lsn+100, 1, 3))
+	for i := range 24 {
+		try(insert(first, 100+i, strings.Repeat("x", 1<<19)))
+	}
+	x.until("the transaction is in the topic", func() bool { return first.Stats().Pending == 0 })
+	try(first.Close(ctx))
+	second := publish(2)
+	lane := x.commitLane(nil)
+	try(second.Begin(lsn, 1, 4), insert(second, 3, "c"), second.Marker("end"), second.Commit(lsn+8))
+	x.until("the marker is told", func() bool { return x.temporal.passed("end") })
+	out, err := lane.stop()
+	try(err, second.Close(ctx))
+	if out.Why != whyStopping {
+		t.Errorf("the lane ended: %s", out.Why)
+	}
+	if r := x.temporal.reason(src.OID); r != nil {
+		t.Errorf("the table is parked: %+v", r)
+	}
+	if rows := x.historyRows("public.t"); rows != 3 {
+		t.Errorf("history has %d rows, want 3", rows)
+	}
+	if used := x.a.budget.Used(); used != 0 {
+		t.Errorf("%d bytes of the budget were not given back", used)
 	}
 }
