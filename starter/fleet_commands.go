@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -197,7 +198,7 @@ func printChecked(w io.Writer, c *checked) {
 			mark = "!"
 		}
 		where := ""
-		if p.Table != "" {
+		if p.Table != "" && !strings.Contains(p.Sentence, p.Table) {
 			where = p.Table + ": "
 		}
 		fmt.Fprintf(w, " %s %s%s [%s]\n", mark, where, p.Sentence, p.Code)

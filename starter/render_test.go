@@ -105,6 +105,7 @@ func TestProblemsAsText(t *testing.T) {
 		{Name: "crm", Problems: []activities.Problem{{Code: "AUTH", Sentence: "password authentication failed for user \"millrace\"", Remedy: "set the variable", Blocking: true}}},
 		{Name: "erp", Problems: []activities.Problem{
 			{Code: "WAL_LEVEL", Sentence: "wal_level is replica", Remedy: "ALTER SYSTEM SET wal_level = logical;\n-- then restart the server", Blocking: true},
+			{Code: "TABLE_PRIVILEGE", Table: "public.pay", Sentence: "public.pay cannot be read by this role", Remedy: "GRANT SELECT ON public.pay TO millrace;", Blocking: true},
 			{Code: "IDENTITY_MISSING", Table: "public.log", Sentence: "it has no replica identity: it gets history alone", Remedy: "ALTER TABLE public.log REPLICA IDENTITY FULL;"},
 		}},
 		{Name: "hr", Problems: []activities.Problem{{Code: "WAL_UNBOUNDED", Sentence: "max_slot_wal_keep_size is -1"}}},
