@@ -65,6 +65,9 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err != nil {
 		return out, err
 	}
+	if err := blocking(refused); err != nil {
+		return out, err
+	}
 	if _, err := sql.EnsureSlot(ctx, db.Name, out.Epoch); err != nil {
 		return out, err
 	}
