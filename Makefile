@@ -78,7 +78,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each
 	  done || exit 1; done
 
 .PHONY: bench
-bench: prepare ## measure copy, capture and the whole way, beside their limits
+bench: ## measure copy, capture and the whole way, beside their limits
 	@go run ./deploy/bench
 
 .PHONY: clean

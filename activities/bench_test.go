@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/millrace-io/millrace/activities/fleet"
@@ -111,7 +112,7 @@ func newSite(b testing.TB, memory int64) *bench {
 	temporal := &temporalServer{markers: map[string]bool{}, parked: map[uint32]*Reason{}}
 	a, err := New(Config{
 		Worker: "bench", DataDir: b.TempDir(), Memory: memory, HeartbeatTimeout: 30 * time.Second, Temporal: temporal,
-		Brokers: kafka.Brokers, AllowInsecure: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Registry: prometheus.NewRegistry(),
+		Brokers: kafka.Brokers, AllowInsecure: true, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -170,6 +171,7 @@ func (x *bench) prepare() {
 func (x *bench) step(activity, in, out any) {
 	x.b.Helper()
 	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(10 * time.Minute)
 	env.RegisterActivity(activity)
@@ -211,6 +213,7 @@ func (r *running) stop() (LaneResult, error) {
 // run starts a long activity.
 func (x *bench) run(activity, in any) *running {
 	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(10 * time.Minute)
 	env.RegisterActivity(activity)
