@@ -102,7 +102,10 @@ func TestDatabasesAreControlledByCommands(t *testing.T) {
 
 	t.Run("a paused database holds no WAL", func(t *testing.T) {
 		s.must("pause", src.name)
-		until(t, 20*time.Second, "the database is paused", func() bool { return s.status(src.name).Phase == "paused" })
+		until(t, 20*time.Second, "the database is paused and the commit lane has returned", func() bool {
+			st := s.status(src.name)
+			return st.Phase == "paused" && st.RowsStreamed == nil
+		})
 		before := s.commits(src.name)
 		end := src.end()
 		until(t, 30*time.Second, "the slot moves on", func() bool { return src.confirmed() > end })

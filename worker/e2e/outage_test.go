@@ -49,6 +49,7 @@ func TestServersComeAndGoUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	grows("after Temporal has come back")
+	until(t, 60*time.Second, "the worker speaks to Temporal again", func() bool { return s.run("status", src.name).code == 0 })
 	s.caughtUp(src.name)
 
 	for _, server := range []struct {
@@ -71,6 +72,7 @@ func TestServersComeAndGoUnderLoad(t *testing.T) {
 	}
 	stop()
 	src.reconnect()
+	until(t, 60*time.Second, "the worker speaks to Temporal again", func() bool { return s.run("status", src.name).code == 0 })
 	s.caughtUp(src.name)
 	s.proven(o)
 	if st := s.status(src.name); st.Phase != "running" || st.Reason != nil {

@@ -73,8 +73,9 @@ func (s *site) end() {
 	if s.t.Failed() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		out, _ := s.command(ctx, "status", "--json").Output()
+		out, _ := s.command(ctx, append([]string{"status"}, s.names()...)...).CombinedOutput()
 		s.t.Logf("status: %s", shorten(out, 6000))
+		s.t.Logf("workflows: %s", s.histories(ctx))
 	}
 	for _, w := range s.workers {
 		w.kill()
@@ -82,6 +83,14 @@ func (s *site) end() {
 			s.t.Logf("worker %s: %s", w.name, shorten(w.said(), 6000))
 		}
 	}
+}
+
+// names are the databases of the fleet file.
+func (s *site) names() (names []string) {
+	for _, d := range s.databases {
+		names = append(names, d.name)
+	}
+	return names
 }
 
 // shorten returns the end of b.
@@ -257,15 +266,17 @@ type statusReport struct {
 }
 
 type databaseStatus struct {
-	Name       string         `json:"name"`
-	Region     string         `json:"region"`
-	Pool       string         `json:"pool"`
-	Workers    []string       `json:"workers"`
-	Phase      string         `json:"phase"`
-	Reason     *reason        `json:"reason"`
-	LagBytes   *int64         `json:"lag_bytes"`
-	LagSeconds *float64       `json:"lag_seconds"`
-	Tables     []*tableStatus `json:"tables"`
+	Name       string   `json:"name"`
+	Region     string   `json:"region"`
+	Pool       string   `json:"pool"`
+	Workers    []string `json:"workers"`
+	Phase      string   `json:"phase"`
+	Reason     *reason  `json:"reason"`
+	LagBytes   *int64   `json:"lag_bytes"`
+	LagSeconds *float64 `json:"lag_seconds"`
+	// RowsStreamed is null where no commit lane runs.
+	RowsStreamed *int64         `json:"rows_streamed"`
+	Tables       []*tableStatus `json:"tables"`
 }
 
 type tableStatus struct {
