@@ -136,12 +136,12 @@ func TestATransactionLargerThanMemoryBecomesVisibleInOneCommit(t *testing.T) {
 	x.caughtUp()
 	before := x.commits("public.mixed")
 	var tx strings.Builder
-	tx.WriteString("BEGIN;" + between("1", "30000"))
+	tx.WriteString("BEGIN;" + between("1", "15000"))
 	for _, table := range []string{"one", "two", "three"} {
 		fmt.Fprintf(&tx, "; INSERT INTO %s SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 3000) i", table)
 	}
 	// The shape changes within the transaction.
-	tx.WriteString("; ALTER TABLE mixed ADD COLUMN more text;" + strings.Replace(between("30001", "60000"), "FROM generate", ", 'more' FROM generate", 1))
+	tx.WriteString("; ALTER TABLE mixed ADD COLUMN more text;" + strings.Replace(between("15001", "30000"), "FROM generate", ", 'more' FROM generate", 1))
 	tx.WriteString("; UPDATE mixed SET amount = amount + 1 WHERE id % 7 = 0; DELETE FROM mixed WHERE id % 11 = 0; DELETE FROM three WHERE a % 2 = 0; COMMIT")
 	x.exec(tx.String())
 	x.caughtUp()
