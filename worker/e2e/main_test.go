@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -71,12 +70,4 @@ func until(t testing.TB, limit time.Duration, what string, ok func() bool) {
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-}
-
-// limited returns a context that ends with the test, or before.
-func limited(t testing.TB, limit time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	return ctx
 }
