@@ -130,6 +130,16 @@ func Classify(err error) Failure {
 	return Failure{Reason: Reason{Code: CodeInternal, Message: err.Error()}, Database: true}
 }
 
+// CopiesAgain tells that what parked a table is mended by a new copy alone:
+// resuming it starts one.
+func CopiesAgain(c Code) bool {
+	switch c {
+	case "KAFKA_GAP", "RECORD_TOO_LARGE", "SCHEMA_INCOMPATIBLE", "LATEST_DIVERGED", "HISTORY_DISORDER", "TABLE_RENAMED":
+		return true
+	}
+	return false
+}
+
 // remedy is the class's own, made precise by what the error knows of its object.
 func remedy(err error, c *class) string {
 	var source *pgsource.Error

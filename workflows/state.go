@@ -19,7 +19,7 @@ const (
 	keptGone = 50
 	// wordy is how many parked tables may have long reasons, and brief the bytes
 	// of a message or remedy beyond: 2,000 of them fit into a payload of 2 MB.
-	wordy, long, brief = 100, 2000, 200
+	wordy, long, brief = 20, 2000, 100
 )
 
 // State is what a Database workflow carries across continue-as-new. It is the
@@ -111,9 +111,15 @@ func (s *State) found(info *activities.TableInfo) (unparked bool) {
 			phase = Copying
 		}
 	}
+	if t.Phase == Parked && phase == Live && t.Reason != nil && activities.CopiesAgain(t.Reason.Code) {
+		phase = Waiting
+	}
 	unparked = t.Phase == Parked && phase != Parked
 	t.Name, t.Phase = info.Name, phase
-	t.Latest, t.History = s.relative(info.Latest), s.relative(info.History)
+	t.History, t.Latest = s.relative(info.History), s.relative(info.Latest)
+	if latestOf(t.History) == t.Latest {
+		t.Latest = beside
+	}
 	if info.Position != "" {
 		t.At = info.Position
 	}
@@ -158,7 +164,7 @@ func (s *State) park(t *TableState, r *activities.Reason) {
 		limit = brief
 	}
 	short := r.For(s.Config.Name)
-	short.Message, short.Remedy = shorten(r.Message, limit), shorten(r.Remedy, limit)
+	short.Message, short.Remedy = shorten(short.Message, limit), shorten(short.Remedy, limit)
 	t.Phase, t.Reason = Parked, &short
 }
 
@@ -297,7 +303,7 @@ func (s *State) status(workers []string) Status {
 		t := &s.Tables[i]
 		st.Tables = append(st.Tables, TableStatus{
 			Name: t.Name, OID: t.OID, Phase: t.Phase, Reason: t.Reason,
-			Latest: s.absolute(t.Latest), History: s.absolute(t.History), RowsCopied: t.Rows, Position: t.At,
+			Latest: s.latest(t), History: s.absolute(t.History), RowsCopied: t.Rows, Position: t.At,
 		})
 	}
 	slices.SortFunc(st.Tables, func(a, b TableStatus) int {
@@ -317,6 +323,22 @@ func (s *State) absolute(path string) string {
 		return path
 	}
 	return s.Config.Lake + "/" + path
+}
+
+// beside stands for a latest table that is where its history is.
+const beside = "="
+
+// latestOf returns the latest table beside a history.
+func latestOf(history string) string {
+	return strings.TrimSuffix(history, "history") + "latest"
+}
+
+// latest returns the URI of a table's latest table; empty where it has none.
+func (s *State) latest(t *TableState) string {
+	if t.Latest == beside {
+		return s.absolute(latestOf(t.History))
+	}
+	return s.absolute(t.Latest)
 }
 
 // same tells whether two configurations are equal.
