@@ -228,13 +228,13 @@ func (c *copier) under(ctx workflow.Context, h *holder, id string, tables []Copy
 			c.tables--
 		})
 	}
-	c.requeue(tables[next:]...)
 	_ = workflow.Await(all, func() bool { return running == 0 || lost() })
+	if h.ended.IsReady() {
+		c.later(ctx) // all that is left goes under the same next cut
+	}
 	stop() // what still runs cannot end well
 	_ = workflow.Await(all, func() bool { return running == 0 })
-	if h.ended.IsReady() {
-		c.later(ctx)
-	}
+	c.requeue(tables[next:]...)
 	h.release(ctx)
 }
 

@@ -1,154 +1,425 @@
 package workflows_test
 
 import (
-	"context"
-	"errors"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/mock"
-	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/millrace-io/millrace/activities"
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/workflows"
 )
 
-var shop = fleet.Database{
-	Name: "shop", Region: "local", Pool: "default", URL: "postgres://m@127.0.0.1/shop?sslmode=disable",
-	Tables: []string{"public.*"}, Freshness: time.Second, HeartbeatTimeout: 3 * time.Second, Lake: "file:///lake",
-	Topic: fleet.Topic{Name: "millrace.shop", Partitions: 2, Replication: 1, MinInSync: 1, Retention: time.Hour},
-}
-
-// world answers for the activities.
-type world struct {
-	prepare  func(activities.PrepareInput) (activities.PrepareResult, error)
-	captures int
-	commits  []activities.CommitInput
-	dropped  []activities.DropInput
-	markers  []string
-	onMarker func(token string)
-}
-
-// parked is what the interceptor makes of an error that parks.
-func parked(code activities.Code, message string) error {
-	f := activities.Failure{Park: true, Database: true, Reason: activities.Reason{Code: code, Message: message, Remedy: "mend it"}}
-	return temporal.NewApplicationErrorWithOptions(message, string(code), temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{f}})
-}
-
-func newWorld(t *testing.T) (*world, *testsuite.TestWorkflowEnvironment) {
-	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(time.Minute)
-	env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: "millrace/local/shop", TaskQueue: workflows.Queue("local", "default", workflows.LaneControl)})
-	w := &world{prepare: func(activities.PrepareInput) (activities.PrepareResult, error) {
-		return activities.PrepareResult{Epoch: 1, SystemID: "s", Timeline: 1, Tables: []activities.TableInfo{
-			{OID: 1, Name: "public.a", Phase: "live", History: "h", Latest: "l"},
-		}}, nil
-	}}
-	env.RegisterWorkflowWithOptions(workflows.Database, workflow.RegisterOptions{Name: workflows.DatabaseWorkflow})
-	env.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyWorkflow})
-	var a *activities.Activities
-	env.RegisterActivity(a)
-	env.OnActivity(a.Prepare, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.PrepareInput) (activities.PrepareResult, error) {
-		return w.prepare(in)
-	})
-	until := func(ctx context.Context) (activities.LaneResult, error) {
-		<-ctx.Done()
-		return activities.LaneResult{}, ctx.Err()
-	}
-	env.OnActivity(a.Capture, mock.Anything, mock.Anything).Return(func(ctx context.Context, _ activities.CaptureInput) (activities.LaneResult, error) {
-		w.captures++
-		return until(ctx)
-	})
-	env.OnActivity(a.Commit, mock.Anything, mock.Anything).Return(func(ctx context.Context, in activities.CommitInput) (activities.LaneResult, error) {
-		w.commits = append(w.commits, in)
-		return until(ctx)
-	})
-	env.OnActivity(a.Scan, mock.Anything, mock.Anything).Return(activities.ScanResult{}, nil).Maybe()
-	env.OnActivity(a.Drop, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.DropInput) (activities.DropResult, error) {
-		w.dropped = append(w.dropped, in)
-		return activities.DropResult{Dropped: []string{"slot millrace_shop_e1"}}, nil
-	}).Maybe()
-	env.OnActivity(a.EmitMarker, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.MarkerInput) error {
-		w.markers = append(w.markers, in.Token)
-		if w.onMarker != nil {
-			w.onMarker(in.Token)
-		}
-		return nil
-	}).Maybe()
-	return w, env
-}
-
-func status(t *testing.T, env *testsuite.TestWorkflowEnvironment) workflows.Status {
-	t.Helper()
-	v, err := env.QueryWorkflow(workflows.StatusQuery)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s workflows.Status
-	if err := v.Get(&s); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 func TestABlockedPreparationParksWithItsReasonAndResumesByRequest(t *testing.T) {
-	w, env := newWorld(t)
+	w := newWorld(t)
 	prepare := w.prepare
 	w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
-		return activities.PrepareResult{}, parked("WAL_LEVEL", "wal_level is replica")
+		return activities.PrepareResult{}, parks("WAL_LEVEL")
 	}
-	env.RegisterDelayedCallback(func() {
-		s := status(t, env)
-		if s.Phase != workflows.Parked || s.Reason == nil || s.Reason.Code != "WAL_LEVEL" || s.Reason.Remedy != "mend it" || s.Reason.Since == "" {
-			t.Errorf("parked status: %+v, reason %+v", s.Phase, s.Reason)
+	w.at(time.Second, func() {
+		w.phase(workflows.Parked, "WAL_LEVEL")
+		if r := w.status().Reason; r.Remedy != "mend it, then: millrace resume shop" || r.Since == "" {
+			t.Errorf("reason %+v", r)
 		}
 		w.prepare = prepare
-		env.SignalWorkflow(workflows.Resume, workflows.ResumeInput{})
-	}, 300*time.Millisecond)
-	env.RegisterDelayedCallback(func() {
-		if s := status(t, env); s.Phase != workflows.Running || s.Reason != nil {
-			t.Errorf("after resume: %s, reason %+v", s.Phase, s.Reason)
-		}
-		env.SignalWorkflow(workflows.Remove, workflows.RemoveInput{})
-	}, 900*time.Millisecond)
-	env.ExecuteWorkflow(workflows.DatabaseWorkflow, workflows.DatabaseInput{Config: shop})
-	if err := env.GetWorkflowError(); err != nil {
-		t.Fatal(err)
-	}
-	if len(w.dropped) != 1 {
-		t.Fatalf("dropped %d times, want once", len(w.dropped))
-	}
+		w.signal(workflows.Resume, workflows.ResumeInput{})
+	})
+	w.at(2*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.remove()
+	})
+	w.run()
 }
 
 func TestATemporaryFailureOfThePreparationIsShownAndTriedAgain(t *testing.T) {
-	w, env := newWorld(t)
+	w := newWorld(t)
 	prepare := w.prepare
-	tries := 0
 	w.prepare = func(in activities.PrepareInput) (activities.PrepareResult, error) {
-		if tries++; tries < 2 {
-			return activities.PrepareResult{}, errors.New("connection refused")
+		if len(w.of("Prepare")) < 3 {
+			return activities.PrepareResult{}, retries("SOURCE_UNREACHABLE")
 		}
 		return prepare(in)
 	}
-	env.RegisterDelayedCallback(func() {
-		if s := status(t, env); s.Phase != workflows.Preparing || s.Reason == nil {
-			t.Errorf("while it fails: %s, reason %+v", s.Phase, s.Reason)
+	var since string
+	w.at(500*time.Millisecond, func() {
+		w.phase(workflows.Preparing, "SOURCE_UNREACHABLE")
+		since = w.status().Reason.Since
+	})
+	w.at(2*time.Second, func() {
+		w.phase(workflows.Preparing, "SOURCE_UNREACHABLE")
+		if now := w.status().Reason.Since; now != since {
+			t.Errorf("since %s, was %s", now, since)
 		}
-	}, 300*time.Millisecond)
-	env.RegisterDelayedCallback(func() {
-		if s := status(t, env); s.Phase != workflows.Running || s.Reason != nil {
-			t.Errorf("afterwards: %s, reason %+v", s.Phase, s.Reason)
+	})
+	w.at(5*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.remove()
+	})
+	w.run()
+}
+
+func TestTheFirstApplyPreparesOnce(t *testing.T) {
+	w := newWorld(t)
+	w.at(0, func() { w.signal(workflows.Apply, workflows.ApplyInput{Config: shop}) })
+	w.at(time.Second, func() {
+		if n := len(w.of("Prepare")); n != 1 {
+			t.Errorf("prepared %d times", n)
 		}
-		env.SignalWorkflow(workflows.Remove, workflows.RemoveInput{})
-	}, 2*time.Second)
-	env.ExecuteWorkflow(workflows.DatabaseWorkflow, workflows.DatabaseInput{Config: shop})
-	if err := env.GetWorkflowError(); err != nil {
-		t.Fatal(err)
+		w.remove()
+	})
+	w.run()
+}
+
+func TestARunningDatabaseHasItsLanesOnTheQueuesOfItsPool(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() {
+		c, m := w.of("Capture"), w.of("Commit")
+		if len(c) != 1 || len(m) != 1 || c[0].queue != "millrace.local.default.capture" || m[0].queue != "millrace.local.default.commit" {
+			t.Fatalf("capture %v, commit %v", c, m)
+		}
+		if in := last[activities.CaptureInput](w); in.Epoch != 1 || in.SystemID != "s" || in.Timeline != 1 {
+			t.Errorf("capture of %+v", in)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestTheCommitLaneIsOfferedToTheWorkerThatServedItFirst(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() {
+		w.end("Commit", activities.LaneResult{Worker: "w1", Resume: []byte(`[1]`)}, nil)
+	})
+	w.at(2*time.Second, func() {
+		c := w.of("Commit")
+		if got := c[len(c)-1].queue; got != "millrace.local.default.commit.@w1" {
+			t.Errorf("offered to %s", got)
+		}
+		if in := last[activities.CommitInput](w); string(in.Resume) != "[1]" {
+			t.Errorf("resumes at %s", in.Resume)
+		}
+		w.fetched = func(queue string) bool { return !strings.Contains(queue, "@") }
+		w.end("Commit", activities.LaneResult{Worker: "w1"}, nil)
+	})
+	w.at(4*time.Second, func() {
+		c := w.of("Commit")
+		if got := c[len(c)-1].queue; got != "millrace.local.default.commit" {
+			t.Errorf("then to %s", got)
+		}
+		w.end("Commit", activities.LaneResult{Worker: "w2", Stopping: true}, nil)
+	})
+	w.at(5*time.Second, func() {
+		c := w.of("Commit")
+		if got := c[len(c)-1].queue; got != "millrace.local.default.commit" {
+			t.Errorf("after a worker that stops, to %s", got)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestALanesFailureIsShownUntilItGetsOnAgain(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.end("Capture", activities.LaneResult{}, retries("KAFKA_UNREACHABLE")) })
+	w.at(1500*time.Millisecond, func() { w.phase(workflows.Running, "KAFKA_UNREACHABLE") })
+	w.at(3*time.Second, func() {
+		w.phase(workflows.Running, "KAFKA_UNREACHABLE") // it runs, but has not got on
+		w.signal(activities.SignalLane, activities.LaneReport{Lane: workflows.LaneCommit, Worker: "w2"})
+	})
+	w.at(4*time.Second, func() {
+		w.phase(workflows.Running, "KAFKA_UNREACHABLE") // another lane's report
+		w.signal(activities.SignalLane, activities.LaneReport{Lane: workflows.LaneCapture, Worker: "w1"})
+	})
+	w.at(5*time.Second, func() {
+		w.phase(workflows.Running, "")
+		if got := w.status().Workers; len(got) != 2 || got[0] != "w1" || got[1] != "w2" {
+			t.Errorf("workers %v", got)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestALaneThatFailsForGoodParksTheDatabase(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.end("Capture", activities.LaneResult{}, parks("SLOT_LOST")) })
+	w.at(2*time.Second, func() {
+		w.phase(workflows.Parked, "SLOT_LOST")
+		if w.running["Commit"] == nil {
+			t.Error("commit was never started")
+		}
+		if n := len(w.of("Commit")); n != 1 {
+			t.Errorf("commit was started %d times", n)
+		}
+	})
+	w.at(time.Minute, func() {
+		if n := len(w.of("Capture")); n != 1 {
+			t.Errorf("capture was started %d times", n)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAQueueThatNobodyServesIsNamed(t *testing.T) {
+	w := newWorld(t)
+	w.fetched = func(queue string) bool { return queue != "millrace.local.default.capture" }
+	w.at(time.Second, func() {
+		w.phase(workflows.Running, activities.CodeNoWorker)
+		if r := w.status().Reason; !strings.Contains(r.Message, "millrace.local.default.capture") || r.Remedy == "" {
+			t.Errorf("reason %+v", r)
+		}
+		w.fetched = func(string) bool { return true }
+	})
+	w.at(time.Minute, func() {
+		w.signal(activities.SignalLane, activities.LaneReport{Lane: workflows.LaneCapture, Worker: "w1"})
+	})
+	w.at(61*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.remove()
+	})
+	w.run()
+}
+
+func TestALostWorkerIsShownOnlyWhenItHappensAgainAndAgain(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.end("Capture", activities.LaneResult{}, lost()) })
+	w.at(2*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.end("Capture", activities.LaneResult{}, lost())
+	})
+	w.at(5*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.end("Capture", activities.LaneResult{}, lost())
+	})
+	w.at(6*time.Second, func() {
+		w.phase(workflows.Running, activities.CodeWorkerLost)
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAnAppliedConfigurationReachesTheLanes(t *testing.T) {
+	w := newWorld(t)
+	cast := shop
+	cast.Columns = []fleet.Cast{{Schema: "public", Table: "a", Column: "c", Type: "string"}}
+	var applied *request[workflows.Accepted]
+	w.at(time.Second, func() { applied = ask[workflows.Accepted](w, workflows.Apply, "1", workflows.ApplyInput{Config: cast}) })
+	w.at(2*time.Second, func() {
+		if !applied.done || applied.err != nil || applied.out.Phase != workflows.Preparing {
+			t.Errorf("apply: %+v", applied)
+		}
+		w.phase(workflows.Running, "")
+		if n := len(w.of("Prepare")); n != 2 {
+			t.Errorf("prepared %d times", n)
+		}
+		if in := last[activities.CommitInput](w); len(in.DB.Columns) != 1 {
+			t.Errorf("commit by %+v", in.DB)
+		}
+		if in := last[activities.CaptureInput](w); len(in.DB.Columns) != 1 {
+			t.Errorf("capture by %+v", in.DB)
+		}
+		applied = ask[workflows.Accepted](w, workflows.Apply, "2", workflows.ApplyInput{Config: cast})
+	})
+	w.at(3*time.Second, func() {
+		if n := len(w.of("Prepare")); n != 2 || applied.out.Phase != workflows.Running {
+			t.Errorf("the same configuration: prepared %d times, %+v", n, applied)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAConfigurationOfAnotherDatabaseIsRefused(t *testing.T) {
+	w := newWorld(t)
+	other := shop
+	other.Name = "other"
+	var asked, empty *request[workflows.Accepted]
+	w.at(time.Second, func() {
+		asked = ask[workflows.Accepted](w, workflows.Apply, "1", workflows.ApplyInput{Config: other})
+		empty = ask[workflows.Accepted](w, workflows.Apply, "2", workflows.ApplyInput{})
+		w.signal(workflows.Apply, workflows.ApplyInput{Config: other})
+		w.signal(workflows.Pause, "not a struct")
+	})
+	w.at(2*time.Second, func() {
+		if asked.rejected == nil || empty.rejected == nil {
+			t.Errorf("accepted: %+v, %+v", asked, empty)
+		}
+		w.phase(workflows.Running, "")
+		s := w.status()
+		if n := len(s.Requests); n != 2 || !strings.HasPrefix(s.Requests[0].Outcome, "refused: ") || !strings.HasPrefix(s.Requests[1].Outcome, "refused: ") {
+			t.Errorf("requests %+v", s.Requests)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAWorkflowWithoutConfigurationFails(t *testing.T) {
+	w := newWorld(t)
+	w.env.ExecuteWorkflow(workflows.DatabaseWorkflow, workflows.DatabaseInput{})
+	if err := w.env.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), "name, region and pool are required") {
+		t.Fatalf("ended with %v", err)
+	}
+}
+
+func TestAPauseStopsAllButCapture(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.signal(workflows.Pause, workflows.PauseInput{}) })
+	w.at(2*time.Second, func() {
+		w.phase(workflows.Paused, "")
+		w.end("Capture", activities.LaneResult{}, nil) // a time box
+	})
+	w.at(3*time.Second, func() {
+		if c, m := len(w.of("Capture")), len(w.of("Commit")); c != 2 || m != 1 {
+			t.Errorf("%d captures, %d commits", c, m)
+		}
+		w.signal(workflows.Pause, workflows.PauseInput{Capture: true})
+	})
+	w.at(time.Minute, func() {
+		if c := len(w.of("Capture")); c != 2 {
+			t.Errorf("%d captures", c)
+		}
+		w.signal(workflows.Resume, workflows.ResumeInput{})
+	})
+	w.at(61*time.Second, func() {
+		w.phase(workflows.Running, "")
+		if c, m := len(w.of("Capture")), len(w.of("Commit")); c != 3 || m != 2 {
+			t.Errorf("after the resumption %d captures, %d commits", c, m)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAPauseBeforeTheFirstPreparationStartsNothing(t *testing.T) {
+	w := newWorld(t)
+	prepare := w.prepare
+	w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
+		return activities.PrepareResult{}, retries("SOURCE_UNREACHABLE")
+	}
+	w.at(500*time.Millisecond, func() { w.signal(workflows.Pause, workflows.PauseInput{}) })
+	w.at(time.Minute, func() {
+		w.phase(workflows.Paused, "")
+		if n := len(w.of("Prepare")); n != 1 || len(w.of("Capture")) != 0 {
+			t.Errorf("prepared %d times, captures %d", n, len(w.of("Capture")))
+		}
+		w.prepare = prepare
+		w.signal(workflows.Resume, workflows.ResumeInput{})
+	})
+	w.at(61*time.Second, func() {
+		w.phase(workflows.Running, "")
+		w.remove()
+	})
+	w.run()
+}
+
+func TestANewConfigurationWhilePausedRestartsCaptureAlone(t *testing.T) {
+	w := newWorld(t)
+	fresh := shop
+	fresh.Freshness = 7 * time.Second
+	w.at(time.Second, func() { w.signal(workflows.Pause, workflows.PauseInput{}) })
+	w.at(2*time.Second, func() { w.signal(workflows.Apply, workflows.ApplyInput{Config: fresh}) })
+	w.at(3*time.Second, func() {
+		w.phase(workflows.Paused, "")
+		if in := last[activities.CaptureInput](w); in.DB.Freshness != fresh.Freshness || len(w.of("Commit")) != 1 || len(w.of("Prepare")) != 1 {
+			t.Errorf("capture by %+v", in.DB)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAPausedDatabaseThatWasParkedRunsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.end("Capture", activities.LaneResult{}, parks("SLOT_LOST")) })
+	w.at(2*time.Second, func() { w.signal(workflows.Pause, workflows.PauseInput{}) })
+	w.at(time.Minute, func() {
+		w.phase(workflows.Paused, "SLOT_LOST")
+		if n := len(w.of("Capture")); n != 1 {
+			t.Errorf("%d captures", n)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestARemovalEndsTheMirrorInEveryPhase(t *testing.T) {
+	for name, reach := range map[string]func(*world){
+		"preparing": func(w *world) {
+			w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
+				return activities.PrepareResult{}, retries("SOURCE_UNREACHABLE")
+			}
+		},
+		"running": func(*world) {},
+		"paused":  func(w *world) { w.at(time.Second, func() { w.signal(workflows.Pause, workflows.PauseInput{}) }) },
+		"parked": func(w *world) {
+			w.at(time.Second, func() { w.end("Capture", activities.LaneResult{}, parks("SLOT_LOST")) })
+		},
+		"copying": func(w *world) {
+			w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
+				return prepared(activities.TableInfo{OID: 1, Name: "public.a", Phase: "waiting"}), nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			reach(w)
+			var removed *request[workflows.Removed]
+			w.at(2*time.Second, func() { removed = ask[workflows.Removed](w, workflows.Remove, "1", workflows.RemoveInput{}) })
+			w.run()
+			if !removed.done || removed.err != nil || len(removed.out.Dropped) != 1 {
+				t.Errorf("answer %+v", removed)
+			}
+			if n := len(w.of("Drop")); n != 1 {
+				t.Errorf("dropped %d times", n)
+			}
+		})
+	}
+}
+
+func TestALaneThatParksDoesNotUndoARemoval(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() {
+		w.remove()
+		w.end("Capture", activities.LaneResult{}, parks("SLOT_LOST"))
+	})
+	w.run()
+	if n := len(w.of("Drop")); n != 1 {
+		t.Errorf("dropped %d times", n)
+	}
+}
+
+func TestARemovalGoesOnUntilTheSourceAnswersUnlessItIsForced(t *testing.T) {
+	w := newWorld(t)
+	w.drop = func(activities.DropInput) (activities.DropResult, error) {
+		return activities.DropResult{}, retries("SOURCE_UNREACHABLE")
+	}
+	var patient, forced *request[workflows.Removed]
+	w.at(time.Second, func() { patient = ask[workflows.Removed](w, workflows.Remove, "1", workflows.RemoveInput{}) })
+	w.at(time.Minute, func() {
+		w.phase(workflows.Removing, "SOURCE_UNREACHABLE")
+		if patient.done {
+			t.Errorf("answered: %+v", patient)
+		}
+		forced = ask[workflows.Removed](w, workflows.Remove, "2", workflows.RemoveInput{Force: true})
+	})
+	w.run()
+	for _, r := range []*request[workflows.Removed]{patient, forced} {
+		if !r.done || r.err != nil || len(r.out.Left) != 3 {
+			t.Errorf("answer %+v", r)
+		}
+	}
+}
+
+func TestACancelledWorkflowEndsWithoutDropping(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() { w.env.CancelWorkflow() })
+	w.env.ExecuteWorkflow(workflows.DatabaseWorkflow, workflows.DatabaseInput{Config: shop})
+	if err := w.env.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), "canceled") {
+		t.Errorf("ended with %v", err)
+	}
+	if n := len(w.of("Drop")); n != 0 {
+		t.Errorf("dropped %d times", n)
 	}
 }

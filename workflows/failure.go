@@ -21,9 +21,9 @@ func failure(ctx workflow.Context, db *fleet.Database, queue string, err error) 
 	var timeout *temporal.TimeoutError
 	switch {
 	case errors.As(err, &app):
-		f.Reason.Message = app.Message()
-		if app.HasDetails() {
-			_ = app.Details(&f)
+		var told activities.Failure
+		if f.Reason.Message = app.Message(); app.HasDetails() && app.Details(&told) == nil {
+			f = told
 		}
 	case notFetched(err):
 		f.Reason = activities.Reason{
