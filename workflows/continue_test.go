@@ -24,7 +24,7 @@ func TestALongRunContinuesAsNewWithItsState(t *testing.T) {
 	}
 	w.at(time.Second, func() {
 		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{
-			{OID: 1, Reason: &activities.Reason{Code: "KAFKA_GAP", Message: "records are gone"}},
+			{OID: 1, Reason: &activities.Reason{Code: "MALFORMED_VALUE", Message: "no value"}},
 		}})
 		w.full()
 		w.signal(workflows.Apply, workflows.ApplyInput{Config: shop}) // wakes it up, and is not lost

@@ -195,3 +195,35 @@ func TestACopyThatDoesNotEndHoldsNothingUpForLong(t *testing.T) {
 		t.Errorf("dropped %d times", n)
 	}
 }
+
+func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
+	w := newWorld(t)
+	w.at(time.Second, func() {
+		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{
+			{OID: 1, Reason: &activities.Reason{Code: "KAFKA_GAP", Message: "records are gone"}},
+		}})
+		w.signal(workflows.Resume, workflows.ResumeInput{})
+	})
+	w.at(2*time.Second, func() {
+		if a := w.table("public.a"); a.Phase != workflows.Copying {
+			t.Errorf("table %+v", a)
+		}
+		// Before the lake knows of the copy, it is interrupted.
+		w.signal(workflows.Pause, workflows.PauseInput{})
+	})
+	w.at(time.Minute, func() { w.signal(workflows.Resume, workflows.ResumeInput{}) })
+	w.at(2*time.Minute, func() {
+		if a := w.table("public.a"); a.Phase != workflows.Copying {
+			t.Errorf("after the pause: table %+v", a)
+		}
+		w.signal(activities.SignalTables, activities.TablesChanged{Copy: shopID + "/copy/1-2", Tables: []activities.TableChange{{OID: 1, Phase: "live"}}, Ended: true})
+		w.signal(workflows.Resume, workflows.ResumeInput{})
+	})
+	w.at(3*time.Minute, func() {
+		if a := w.table("public.a"); a.Phase != workflows.Live {
+			t.Errorf("after the copy: table %+v", a)
+		}
+		w.remove()
+	})
+	w.run()
+}

@@ -185,7 +185,7 @@ func (d *database) anew() {
 	d.s.Phase, d.s.Reason = Preparing, nil
 	for i := range d.s.Tables {
 		if t := &d.s.Tables[i]; t.Phase == Parked {
-			t.Phase, t.Reason = Waiting, nil // the preparation decides
+			d.s.unpark(t)
 			d.forget()
 		}
 	}

@@ -72,6 +72,8 @@ type TableState struct {
 	History string             `json:"h,omitempty"`
 	Rows    int64              `json:"c,omitempty"`
 	At      string             `json:"a,omitempty"`
+	// Recopy tells that the table is to be copied, live or not.
+	Recopy bool `json:"w,omitempty"`
 }
 
 // table returns the entry of a table, or nil.
@@ -101,9 +103,12 @@ func (s *State) found(info *activities.TableInfo) (unparked bool) {
 		t = &s.Tables[len(s.Tables)-1]
 	}
 	phase := Phase(info.Phase)
+	if unparked = t.Phase == Parked && phase != Parked; unparked {
+		s.unpark(t)
+	}
 	switch {
-	case phase == CatchingUp:
-		// Its copy ended before the table was live.
+	case phase == CatchingUp, phase == Live && t.Recopy:
+		// A copy that ended before the table was live, or one that is due.
 		phase = Waiting
 		fallthrough
 	case phase == Waiting:
@@ -111,10 +116,6 @@ func (s *State) found(info *activities.TableInfo) (unparked bool) {
 			phase = Copying
 		}
 	}
-	if t.Phase == Parked && phase == Live && t.Reason != nil && activities.CopiesAgain(t.Reason.Code) {
-		phase = Waiting
-	}
-	unparked = t.Phase == Parked && phase != Parked
 	t.Name, t.Phase = info.Name, phase
 	t.History, t.Latest = s.relative(info.History), s.relative(info.Latest)
 	if latestOf(t.History) == t.Latest {
@@ -147,8 +148,19 @@ func (s *State) change(c *activities.TableChange) {
 	case c.Reason != nil:
 		s.park(t, c.Reason)
 	case c.Phase != "" && t.Phase != Parked:
-		t.Phase = Phase(c.Phase)
+		if t.Phase = Phase(c.Phase); t.Phase == Live {
+			t.Recopy = false
+		}
 	}
+}
+
+// unpark lets the next preparation decide what becomes of a table. One that
+// lost changes is copied again.
+func (s *State) unpark(t *TableState) {
+	if t.Reason != nil && activities.CopiesAgain(t.Reason.Code) {
+		t.Recopy = true
+	}
+	t.Phase, t.Reason = Waiting, nil
 }
 
 // park parks a table. A reason that is known keeps its beginning.
