@@ -88,27 +88,42 @@ type beater interface {
 	RecordActivityHeartbeat(ctx context.Context, token []byte, details ...any) error
 }
 
+// place is where a lane runs: its kind and database, and the activity that it is.
+type place struct {
+	kind, database string
+	run            workflow.Execution
+	token          []byte
+	timeout        time.Duration   // of heartbeats
+	stopping       <-chan struct{} // closed when the worker stops
+}
+
 // begin makes the lane of a kind and a database, after ending the one of that
 // name that may still run here. The caller calls end once its work has ended.
 func (a *Activities) begin(actx context.Context, kind, database string) (l *lane, end func(), err error) {
 	info := activity.GetInfo(actx)
-	key := kind + "/" + database
-	l = newLane(actx)
+	return a.occupy(actx, place{
+		kind: kind, database: database, run: info.WorkflowExecution, token: info.TaskToken,
+		timeout: info.HeartbeatTimeout, stopping: activity.GetWorkerStopChannel(actx),
+	})
+}
+
+func (a *Activities) occupy(actx context.Context, p place) (l *lane, end func(), err error) {
+	key := p.kind + "/" + p.database
 	ctx, cancel := context.WithCancel(context.WithoutCancel(actx))
-	l.ctx = ctx
+	l = &lane{ctx: ctx, stop: make(chan struct{}), done: make(chan struct{}), working: make(chan struct{}), waits: map[int]waiting{}}
 	before := a.lanes.enter(key, l)
 
 	var g sync.WaitGroup
-	g.Go(func() { l.watch(actx, activity.GetWorkerStopChannel(actx), cancel) })
-	g.Go(func() { l.heartbeat(a.cfg.Temporal, info.TaskToken, beatEvery(info.HeartbeatTimeout)) })
-	g.Go(func() { a.announce(l, info.WorkflowExecution, kind) })
+	g.Go(func() { l.watch(actx, p.stopping, cancel) })
+	g.Go(func() { l.heartbeat(a.cfg.Temporal, p.token, beatEvery(p.timeout)) })
+	g.Go(func() { a.announce(l, p.run, p.kind) })
 	end = func() {
 		l.halt("returned")
 		close(l.done)
 		cancel()
 		g.Wait()
 		if a.lanes.leave(key, l) {
-			a.metrics.forget(kind, database)
+			a.metrics.forget(p.kind, p.database)
 		}
 	}
 	if before == nil {
@@ -134,13 +149,6 @@ func (a *Activities) begin(actx context.Context, kind, database string) (l *lane
 		}
 	}
 	return l, end, nil
-}
-
-func newLane(actx context.Context) *lane {
-	return &lane{
-		ctx: actx, stop: make(chan struct{}), done: make(chan struct{}), working: make(chan struct{}),
-		waits: map[int]waiting{},
-	}
 }
 
 // beatEvery is the pause between heartbeats under a timeout.
