@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
+	"go.uber.org/goleak"
 
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
@@ -26,7 +27,7 @@ import (
 	"github.com/millrace-io/millrace/deploy/local"
 )
 
-func TestMain(m *testing.M) { os.Exit(local.RunTests(m)) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(local.Tests{M: m}) }
 
 // benchRows is how many rows a benchmark moves in one run.
 const benchRows = 500_000
