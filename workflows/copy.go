@@ -1,10 +1,12 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -160,10 +162,20 @@ func (c *copier) requeue(tables ...CopyTable) {
 	c.changes++
 }
 
-// later puts the next cut off, longer with each failure in a row.
-func (c *copier) later(ctx workflow.Context) {
-	c.pause = min(max(2*c.pause, time.Second), slowest)
-	c.notBefore = workflow.Now(ctx).Add(c.pause)
+// later puts the next cut off, longer with each failure in a row. What fails
+// while it is put off already is one failure with what went before, and a worker
+// that is gone says nothing about the next one.
+func (c *copier) later(ctx workflow.Context, err error) {
+	now := workflow.Now(ctx)
+	var timeout *temporal.TimeoutError
+	switch {
+	case errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_HEARTBEAT:
+		c.pause = 0
+		c.notBefore = now.Add(time.Second)
+	case !now.Before(c.notBefore):
+		c.pause = min(max(2*c.pause, time.Second), slowest)
+		c.notBefore = now.Add(c.pause)
+	}
 }
 
 // take takes a cut and copies the tables that wait under it.
@@ -176,7 +188,7 @@ func (c *copier) take(ctx workflow.Context) {
 		c.queue = append(tables, c.queue...)
 		if ctx.Err() == nil {
 			c.failed(ctx, err)
-			c.later(ctx)
+			c.later(ctx, err)
 		}
 		return
 	}
@@ -230,7 +242,7 @@ func (c *copier) under(ctx workflow.Context, h *holder, id string, tables []Copy
 	}
 	_ = workflow.Await(all, func() bool { return running == 0 || lost() })
 	if h.ended.IsReady() {
-		c.later(ctx) // all that is left goes under the same next cut
+		c.later(ctx, h.ended.Get(all, nil)) // all that is left goes under the same next cut
 	}
 	stop() // what still runs cannot end well
 	_ = workflow.Await(all, func() bool { return running == 0 })
@@ -259,7 +271,7 @@ func (c *copier) table(ctx workflow.Context, h *holder, id string, t CopyTable) 
 		return
 	}
 	c.failed(ctx, err)
-	c.later(ctx)
+	c.later(ctx, err)
 	c.requeue(t)
 }
 

@@ -260,6 +260,36 @@ func TestTablesWhoseSnapshotIsLostStartOverUnderTheNextCut(t *testing.T) {
 	}
 }
 
+func TestTablesThatFailTogetherPutTheNextCutOffOnce(t *testing.T) {
+	s := copies(t)
+	var began, next time.Time
+	s.hold = func(n int) error {
+		switch n {
+		case 1:
+			began = s.env.Now()
+		case 2:
+			next = s.env.Now()
+		}
+		return nil
+	}
+	s.chunk = func(in activities.ChunkInput) error {
+		if in.Cut.Snapshot == "s1" {
+			return fails(activities.Failure{Anew: true, Reason: activities.Reason{Code: activities.CodeSnapshotGone}})
+		}
+		return nil
+	}
+	s.env.RegisterDelayedCallback(func() { s.lose("s1") }, 3*time.Second)
+	if err := s.copy(1, 2, 3, 4, 5, 6, 7); err != nil {
+		t.Fatal(err)
+	}
+	if tables, ended := s.outcome(); len(tables) != 7 || !ended {
+		t.Errorf("told %+v", s.told)
+	}
+	if took := next.Sub(began); took > 5*time.Second {
+		t.Errorf("the next cut came after %s", took)
+	}
+}
+
 func TestATableThatCannotBeCopiedIsParkedAlone(t *testing.T) {
 	s := copies(t)
 	s.chunk = func(in activities.ChunkInput) error {
