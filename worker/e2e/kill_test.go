@@ -30,7 +30,7 @@ func seed(t testing.TB) uint64 {
 func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	n := seed(t)
+	n, began := seed(t), time.Now()
 	rng := rand.New(rand.NewPCG(n, 0))
 	moment := func(most time.Duration) { time.Sleep(time.Duration(rng.Int64N(int64(most)))) }
 	src := newShop(s, "kills")
@@ -66,6 +66,8 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 		workers["a"] = s.launch("a")
 	}
 
+	t.Logf("%d kills while tables were copied, %s", killsInCopy, time.Since(began).Round(time.Second))
+
 	// Now two workers, of which one or both die while changes stream.
 	workers["b"] = s.launch("b")
 	for kills := 0; kills < killsInStream; {
@@ -83,11 +85,13 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 			workers[name] = s.launch(name)
 		}
 	}
+	t.Logf("%d kills more, %s", killsInStream, time.Since(began).Round(time.Second))
 	if n := stop(); n < 500 {
 		t.Errorf("the load did only %d transactions", n)
 	}
 	s.must("wait", src.name, "--until", "live", "--timeout", "120s")
 	s.caughtUp(src.name)
+	t.Logf("caught up, %s", time.Since(began).Round(time.Second))
 	s.proven(o)
 }
 
