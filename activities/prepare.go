@@ -175,7 +175,7 @@ func blocking(problems []pgsource.Problem) error {
 	}
 	return &Reasoned{
 		Failure: Failure{Park: true, Database: true, Reason: Reason{
-			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(remedies, "\n"),
+			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(append(remedies, "then: millrace resume {db}"), "\n"),
 		}},
 		Err: errors.New("source is not ready"),
 	}
