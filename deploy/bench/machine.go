@@ -77,9 +77,32 @@ func entry(text, name string) string {
 	return ""
 }
 
-// busy is the share of this machine's CPUs that was in use over a second, from
-// 0 to 1; negative where the system does not say.
+// quiet is the share of the CPUs in use below which a machine is quiet.
+const quiet = 0.1
+
+// busy is the share of this machine's CPUs that is in use, from 0 to 1; negative
+// where the system does not say. It is the least over some seconds, for what the
+// last round left behind takes a moment to end.
 func busy(ctx context.Context) float64 {
+	least := -1.0
+	for range 5 {
+		share := inUse(ctx, time.Second)
+		if share < 0 {
+			break
+		}
+		if least < 0 || share < least {
+			least = share
+		}
+		if least < quiet {
+			break
+		}
+	}
+	return least
+}
+
+// inUse is the share of the CPUs in use over a time; negative where the system
+// does not say.
+func inUse(ctx context.Context, over time.Duration) float64 {
 	idle, all, ok := ticks()
 	if !ok {
 		return -1
@@ -87,7 +110,7 @@ func busy(ctx context.Context) float64 {
 	select {
 	case <-ctx.Done():
 		return -1
-	case <-time.After(time.Second):
+	case <-time.After(over):
 	}
 	idle2, all2, ok := ticks()
 	if !ok || all2 <= all {

@@ -21,7 +21,7 @@ func printTable(w io.Writer, results []Result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, commit %s\n", r.At.Format("2006-01-02 15:04 UTC"), commit)
 	fmt.Fprintf(&b, "%d cores, %s, %.0f GiB of memory, %s; %s, PostgreSQL %s\n", r.Cores, r.CPUModel, float64(r.MemoryBytes)/(1<<30), r.OS, r.Go, r.PostgreSQL)
-	if r.OtherWork >= 0.1 {
+	if r.OtherWork >= quiet {
 		fmt.Fprintf(&b, "NOT QUIET: something else used up to %.0f %% of the CPUs\n", r.OtherWork*100)
 	}
 	b.WriteByte('\n')
