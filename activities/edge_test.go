@@ -239,8 +239,17 @@ func TestALaneThatEndedSaysNothingOfNow(t *testing.T) {
 func TestEveryStepsInputNamesItsDatabase(t *testing.T) {
 	db := fleet.Database{Name: "shop"}
 	for _, in := range []any{
-		PrepareInput{DB: db}, ScanInput{DB: db}, CaptureInput{DB: db}, CommitInput{DB: db}, HoldInput{DB: db}, PlanInput{DB: db},
-		ChunkInput{DB: db}, FinishInput{DB: db}, MarkerInput{DB: db}, VerifyInput{DB: db}, DropInput{DB: db},
+		PrepareInput{DB: db},
+		ScanInput{DB: db},
+		CaptureInput{DB: db},
+		CommitInput{DB: db},
+		HoldInput{DB: db},
+		PlanInput{DB: db},
+		ChunkInput{DB: db},
+		FinishInput{DB: db},
+		MarkerInput{DB: db},
+		VerifyInput{DB: db},
+		DropInput{DB: db},
 	} {
 		if got := databaseOf([]any{in}); got != "shop" {
 			t.Errorf("%T is of %q", in, got)
