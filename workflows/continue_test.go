@@ -150,7 +150,7 @@ func TestWhatAParkedTableLacksIsReadAgain(t *testing.T) {
 	w.at(time.Second, func() {
 		w.end("Commit", activities.LaneResult{Worker: "", Resume: []byte(`[1]`)}, nil)
 		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{
-			{OID: 1, Reason: &activities.Reason{Code: "UNREPRESENTABLE_VALUE", Message: "a date", Remedy: "resume {db}"}},
+			{OID: 1, Reason: &activities.Reason{Code: "MALFORMED_VALUE", Message: "a date", Remedy: "resume {db}"}},
 		}})
 	})
 	w.at(2*time.Second, func() {

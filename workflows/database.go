@@ -162,7 +162,9 @@ func (d *database) publish(ctx workflow.Context) {
 		counts[d.s.Tables[i].Phase]++
 		add(d.s.Tables[i].Reason)
 	}
-	if now := []string{d.s.Config.Name, d.s.Config.Region, string(d.s.Phase)}; !slices.Equal(append(now, codes...), published(ctx)) {
+	now := append([]string{d.s.Config.Name, d.s.Config.Region, string(d.s.Phase)}, codes...)
+	if !slices.Equal(now, d.s.Published) {
+		d.s.Published = now
 		list := temporal.NewSearchAttributeKeyKeywordList(AttrReason)
 		update := list.ValueUnset()
 		if len(codes) > 0 {
@@ -190,17 +192,4 @@ func (d *database) publish(ctx workflow.Context) {
 		}
 	}
 	workflow.SetCurrentDetails(ctx, shorten(text.String(), 3900))
-}
-
-// published returns what the search attributes hold: database, region, phase
-// and codes.
-func published(ctx workflow.Context) []string {
-	attrs := workflow.GetTypedSearchAttributes(ctx)
-	var now []string
-	for _, name := range []string{AttrDatabase, AttrRegion, AttrPhase} {
-		value, _ := attrs.GetKeyword(temporal.NewSearchAttributeKeyKeyword(name))
-		now = append(now, value)
-	}
-	codes, _ := attrs.GetKeywordList(temporal.NewSearchAttributeKeyKeywordList(AttrReason))
-	return append(now, codes...)
 }

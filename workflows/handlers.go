@@ -163,6 +163,9 @@ func (d *database) apply(ctx workflow.Context, in ApplyInput) {
 		if d.s.Copy != nil && !copiesAlike(d.s.Config, in.Config) {
 			d.s.Copy.Stopping = true
 		}
+		if d.s.Config.Pool != in.Config.Pool {
+			d.s.Worker = "" // it serves the other pool
+		}
 		d.s.Config = in.Config
 	case d.s.Phase == Preparing && d.s.reason() == nil:
 		d.note(ctx, Apply, "accepted")
@@ -247,7 +250,7 @@ func (d *database) verify(ctx workflow.Context, in VerifyInput) (Started, error)
 		}
 	}
 	child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:        proof.Parent + "/verify/" + workflow.GetCurrentUpdateInfo(ctx).ID,
+		WorkflowID:        DatabaseID(d.s.Config.Region, d.s.Config.Name) + "/verify/" + workflow.GetCurrentUpdateInfo(ctx).ID,
 		TaskQueue:         d.queue(LaneControl),
 		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
 	}), VerifyWorkflow, proof)

@@ -216,7 +216,7 @@ func (d *database) capture(ctx workflow.Context) (queue string, err error) {
 
 // commit offers the lane to the worker with the warm index first.
 func (d *database) commit(ctx workflow.Context) (queue string, err error) {
-	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked()}
+	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(), Copies: d.s.copies()}
 	if d.s.Worker != "" {
 		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
 		if err := d.commitOn(ctx, queue, stickyFor, in); !notFetched(err) {
@@ -231,13 +231,13 @@ func (d *database) commit(ctx workflow.Context) (queue string, err error) {
 }
 
 func (d *database) commitOn(ctx workflow.Context, queue string, fetch time.Duration, in activities.CommitInput) error {
-	hints := d.hints
+	hints, pool := d.hints, d.s.Config.Pool
 	var out activities.LaneResult
 	err := workflow.ExecuteActivity(d.options(ctx, queue, fetch, boxed), steps.Commit, in).Get(ctx, &out)
 	var timeout *temporal.TimeoutError
 	switch {
 	case err == nil:
-		if d.s.Worker = out.Worker; out.Stopping {
+		if d.s.Worker = out.Worker; out.Stopping || pool != d.s.Config.Pool {
 			d.s.Worker = ""
 		}
 		d.positions(out.Tables)

@@ -52,6 +52,9 @@ type State struct {
 	// Remove is the request that ends the mirror.
 	Remove   *RemoveInput `json:"remove,omitempty"`
 	Requests []Request    `json:"requests,omitempty"`
+	// Published is what the search attributes hold: database, region, phase and
+	// reason codes.
+	Published []string `json:"published,omitempty"`
 }
 
 // CopyState is a running Copy workflow.
@@ -229,6 +232,17 @@ func (s *State) copied() {
 			s.Tables[i].Phase = Waiting
 		}
 	}
+}
+
+// copies lists the OIDs of tables that are, or are about to be, copied.
+func (s *State) copies() []uint32 {
+	var oids []uint32
+	for i := range s.Tables {
+		if p := s.Tables[i].Phase; p == Waiting || p == Copying {
+			oids = append(oids, s.Tables[i].OID)
+		}
+	}
+	return oids
 }
 
 // parked lists the OIDs of parked tables.
