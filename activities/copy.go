@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/internal/lake"
@@ -53,6 +54,9 @@ func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
 	for {
 		select {
 		case <-ctx.Done():
+			if temporal.IsCanceledError(context.Cause(ctx)) {
+				return nil // it was told to end
+			}
 			return ctx.Err()
 		case <-stopping:
 			// Chunks in flight go on for as long as the worker may take.
