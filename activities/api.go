@@ -89,6 +89,8 @@ type PrepareResult struct {
 	SystemID string      `json:"system_id"`
 	Timeline int32       `json:"timeline"`
 	Tables   []TableInfo `json:"tables"`
+	// LSN is where the source's WAL ended meanwhile.
+	LSN change.LSN `json:"lsn"`
 }
 
 // ScanInput asks which tables match now.
@@ -143,6 +145,10 @@ type CommitInput struct {
 	Resume json.RawMessage `json:"resume,omitempty"`
 	// Parked are the tables that must not be committed.
 	Parked []uint32 `json:"parked,omitempty"`
+	// Recopied are the tables that are to be copied again, with a cut that is not
+	// before After: changes of theirs that do not fit wait for that.
+	Recopied []uint32   `json:"recopied,omitempty"`
+	After    change.LSN `json:"after,omitempty"`
 }
 
 // HoldInput asks for a cut and for its snapshot to be held until cancelled.

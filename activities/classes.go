@@ -130,11 +130,12 @@ func Classify(err error) Failure {
 	return Failure{Reason: Reason{Code: CodeInternal, Message: err.Error()}, Database: true}
 }
 
-// CopiesAgain tells that what parked a table is mended by a new copy alone:
-// resuming it starts one.
+// CopiesAgain tells that what parked a table is mended by a new copy: resuming
+// it starts one.
 func CopiesAgain(c Code) bool {
 	switch c {
-	case "KAFKA_GAP", "RECORD_TOO_LARGE", "SCHEMA_INCOMPATIBLE", "LATEST_DIVERGED", "HISTORY_DISORDER", "TABLE_RENAMED":
+	case "KAFKA_GAP", "RECORD_TOO_LARGE", "SCHEMA_INCOMPATIBLE", "LATEST_DIVERGED", "HISTORY_DISORDER", "TABLE_RENAMED",
+		"UNREPRESENTABLE_VALUE":
 		return true
 	}
 	return false

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/internal/batch"
 	"github.com/millrace-io/millrace/activities/internal/lake"
 	"github.com/millrace-io/millrace/activities/internal/topic"
 )
@@ -24,6 +25,8 @@ const (
 	// queueBytes is how much of an incomplete transaction of one table waits as
 	// records before it is decoded ahead of its watermark.
 	queueBytes = 8 << 20
+	// lookEvery is how often a table that waits for its copy looks for it.
+	lookEvery = 500 * time.Millisecond
 	// worthBytes is the least that is written for the sake of memory alone.
 	worthBytes = 256 << 10
 )
@@ -575,7 +578,7 @@ func (c *committer) drain(m *mirrored) error {
 
 // decode moves the queued changes of m up to a position into its batch.
 func (c *committer) decode(m *mirrored, upTo change.Position) error {
-	for len(m.queue) > 0 && m.parked == nil {
+	for len(m.queue) > 0 && m.parked == nil && !m.waits() {
 		q := &m.queue[0]
 		end := q.end
 		if upTo.Before(end) {
@@ -688,6 +691,11 @@ func (c *committer) schedule(now time.Time) error {
 	for _, m := range c.tables {
 		if m.parked != nil {
 			continue
+		}
+		if m.waits() && now.Sub(m.hold.looked) > lookEvery {
+			if err := c.look(m, now); err != nil {
+				return err
+			}
 		}
 		if m.stuck && len(m.jobs) == 0 {
 			m.stuck = false
@@ -815,6 +823,20 @@ func (c *committer) trouble(m *mirrored, err error) error {
 	if m.parked != nil {
 		return nil
 	}
+	if errors.Is(err, lake.ErrSchemaIncompatible) && !m.busy && m.outgrown(c.l.ctx) {
+		return fmt.Errorf("commit %s: a copy began under another shape: %w", m.name, lake.ErrFenced)
+	}
+	if CopiesAgain(f.Reason.Code) && m.mirror != nil && slices.Contains(c.in.Recopied, m.oid) {
+		if held, err := c.hold(m, f, err); held || err != nil {
+			return err
+		}
+	}
+	c.park(m, f)
+	return nil
+}
+
+// park gives a table up until somebody acts.
+func (c *committer) park(m *mirrored, f Failure) {
 	f.Reason.Since = time.Now().UTC().Format(time.RFC3339)
 	m.parked = &f.Reason
 	m.tracker.Park(m.oid)
@@ -823,6 +845,63 @@ func (c *committer) trouble(m *mirrored, err error) error {
 	c.a.metrics.failed("Commit", c.in.DB.Name, &f)
 	c.a.cfg.Log.Warn("table parked", "database", c.in.DB.Name, "table", m.name, "code", f.Reason.Code)
 	c.told.table(TableChange{OID: m.oid, Reason: &f.Reason})
+}
+
+// hold keeps a table whose changes do not fit until the copy begins that is
+// due, for under it they may. Then they are tried again; those before its cut
+// that do not fit even then are given up, for the copy holds what came of them.
+func (c *committer) hold(m *mirrored, f Failure, cause error) (held bool, err error) {
+	c.await(m)
+	if err := m.mirror.Refresh(c.l.ctx); err != nil {
+		return false, err
+	}
+	state := m.mirror.State()
+	if m.hold == nil {
+		m.hold = &holding{}
+	}
+	h := m.hold
+	h.failure = f
+	cut := change.Position{Epoch: state.Epoch, CommitLSN: state.Cut}
+	at := m.mirror.Applied()
+	var value *batch.ConvertError
+	if errors.As(cause, &value) {
+		at = value.Position
+	}
+	switch {
+	case !c.recopied(&state):
+		h.waits = true
+		return true, c.redo(m, change.Position{})
+	case !h.again:
+		h.again = true
+		return true, c.redo(m, change.Position{})
+	case !h.skipped && at.Before(cut):
+		h.skipped = true
+		c.a.cfg.Log.Warn("changes before the table's copy do not fit, and stay away from history", "database", c.in.DB.Name,
+			"table", m.name, "code", f.Reason.Code, "after", m.mirror.Applied().String(), "cut", cut.String())
+		return true, c.redo(m, cut)
+	}
+	return false, nil
+}
+
+// recopied tells that the copy that was due has begun.
+func (c *committer) recopied(state *lake.State) bool {
+	return state.Epoch == c.in.Epoch && state.Cut >= c.in.After
+}
+
+// look sees whether the copy has begun that a table waits for.
+func (c *committer) look(m *mirrored, now time.Time) error {
+	h := m.hold
+	h.looked = now
+	if err := m.mirror.Refresh(c.l.ctx); err != nil {
+		return c.trouble(m, err)
+	}
+	if state := m.mirror.State(); c.recopied(&state) {
+		h.waits, h.again = false, true
+		return c.decode(m, m.complete())
+	}
+	if m.queuedBytes > flushBytes || c.a.budget.Spent() {
+		c.park(m, h.failure) // others need the memory
+	}
 	return nil
 }
 

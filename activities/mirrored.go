@@ -31,6 +31,8 @@ type mirrored struct {
 	table     *change.Table // some shape of it
 	mirror    *lake.Mirror
 	layout    *batch.Layout
+	// incarnation is the mirror\'s when layout was made.
+	incarnation int64
 
 	// twins are other tables that have the same mirror: the table of that name
 	// was dropped and made again.
@@ -56,12 +58,26 @@ type mirrored struct {
 	dead uint32
 	// renamed tells that the workflow was told of another name.
 	renamed bool
+	// hold is set once changes did not fit while a copy was due.
+	hold *holding
 
 	jobs   []job // the first may be running
 	busy   bool
 	result outcome
 	parked *Reason
 	rows   int64
+}
+
+// holding is a table whose changes do not fit as it is, and may under the copy
+// that is due.
+type holding struct {
+	failure Failure
+	// waits tells that the copy has not begun; looked is when that was found out.
+	waits  bool
+	looked time.Time
+	// again and skipped tell that the changes were tried again since it began, and
+	// that those before its cut were given up.
+	again, skipped bool
 }
 
 // queued is a record, of whose changes those after one position and up to
@@ -130,7 +146,14 @@ func (m *mirrored) shape(ctx context.Context, l *lake.Lake, db *fleet.Database, 
 	}
 	m.table, m.layout, m.spare = t, layout, nil
 	m.batch = batch.New(layout)
+	m.incarnation = m.mirror.State().Incarnation
 	return nil
+}
+
+// outgrown tells that a copy has begun since the layout was made, and may have
+// given the columns other types: what was decoded has to be decoded again.
+func (m *mirrored) outgrown(ctx context.Context) bool {
+	return m.mirror != nil && m.layout != nil && m.mirror.Refresh(ctx) == nil && m.mirror.State().Incarnation != m.incarnation
 }
 
 // enqueue keeps a record until a watermark covers it, and returns what it takes
@@ -318,6 +341,9 @@ func (m *mirrored) owed() int64 {
 	}
 	return n
 }
+
+// waits tells that changes are kept until a copy begins.
+func (m *mirrored) waits() bool { return m.hold != nil && m.hold.waits }
 
 // abandon forgets all that is not committed, save the job that runs, and
 // returns what it had of the budget.

@@ -57,7 +57,7 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err != nil {
 		return out, err
 	}
-	out.SystemID, out.Timeline = system.ID, system.Timeline
+	out.SystemID, out.Timeline, out.LSN = system.ID, system.Timeline, system.LSN
 	if out.Epoch, err = a.epoch(ctx, sql, &in, tables); err != nil {
 		return out, err
 	}

@@ -216,7 +216,8 @@ func (d *database) capture(ctx workflow.Context) (queue string, err error) {
 
 // commit offers the lane to the worker with the warm index first.
 func (d *database) commit(ctx workflow.Context) (queue string, err error) {
-	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(), Copies: d.s.copies()}
+	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(),
+		Recopied: d.s.recopied(), After: d.s.After}
 	if d.s.Worker != "" {
 		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
 		if err := d.commitOn(ctx, queue, stickyFor, in); !notFetched(err) {
@@ -274,7 +275,7 @@ func (d *database) prepare(ctx workflow.Context) (queue string, err error) {
 	if err != nil || !d.current(ctx, preparing) {
 		return queue, err
 	}
-	d.s.Epoch, d.s.SystemID, d.s.Timeline = out.Epoch, out.SystemID, out.Timeline
+	d.s.Epoch, d.s.SystemID, d.s.Timeline, d.s.After = out.Epoch, out.SystemID, out.Timeline, out.LSN
 	listed := map[uint32]bool{}
 	for i := range out.Tables {
 		listed[out.Tables[i].OID] = true

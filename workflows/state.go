@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/activities"
+	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/fleet"
 )
 
@@ -38,6 +39,9 @@ type State struct {
 	Epoch    uint32 `json:"epoch,omitempty"`
 	SystemID string `json:"system_id,omitempty"`
 	Timeline int32  `json:"timeline,omitempty"`
+	// After is where the source's WAL ended at the last preparation: copies that
+	// are due then come later.
+	After change.LSN `json:"after,omitempty"`
 	// Prepared tells that the lanes may run.
 	Prepared bool         `json:"prepared,omitempty"`
 	Tables   []TableState `json:"tables,omitempty"`
@@ -108,6 +112,9 @@ func (s *State) found(info *activities.TableInfo) (unparked bool) {
 	phase := Phase(info.Phase)
 	if unparked = t.Phase == Parked && phase != Parked; unparked {
 		s.unpark(t)
+	}
+	if phase == Waiting && (t.Phase == Live || unparked) {
+		t.Recopy = true // it does not fit any more
 	}
 	switch {
 	case phase == CatchingUp, phase == Live && t.Recopy:
@@ -234,12 +241,12 @@ func (s *State) copied() {
 	}
 }
 
-// copies lists the OIDs of tables that are, or are about to be, copied.
-func (s *State) copies() []uint32 {
+// recopied lists the OIDs of tables that are to be copied again.
+func (s *State) recopied() []uint32 {
 	var oids []uint32
 	for i := range s.Tables {
-		if p := s.Tables[i].Phase; p == Waiting || p == Copying {
-			oids = append(oids, s.Tables[i].OID)
+		if t := &s.Tables[i]; t.Recopy && (t.Phase == Waiting || t.Phase == Copying) {
+			oids = append(oids, t.OID)
 		}
 	}
 	return oids

@@ -82,21 +82,32 @@ func TestValuesThatDoNotFitParkTheirTableAlone(t *testing.T) {
 	s.verified(src.name, "public.fine")
 	s.refused(1, 30*time.Second, []string{"is parked", "UNREPRESENTABLE_VALUE", ": string"}, "wait", src.name, "--timeout", "20s")
 
-	// The remedy, as it is given.
+	// The remedies, as they are given: a cast for the most, and for some the value
+	// is corrected at the source.
+	corrected := func(i int) bool { return i%6 >= 4 }
 	var columns strings.Builder
 	columns.WriteString("columns:\n")
-	for _, u := range unfitting {
-		fmt.Fprintf(&columns, "  public.%s.v: string\n", u.name)
+	for i, u := range unfitting {
+		if corrected(i) {
+			src.exec(fmt.Sprintf(`UPDATE %s SET v = NULL WHERE n = 2`, u.name))
+		} else {
+			fmt.Fprintf(&columns, "  public.%s.v: string\n", u.name)
+		}
 	}
 	s.change(src.name, func(d *database) { d.extra = columns.String() })
 	s.must("apply")
 	s.must("wait", src.name, "--until", "live", "--timeout", "120s")
-	for _, u := range unfitting {
-		src.exec(fmt.Sprintf(`INSERT INTO %s (region, n, v) VALUES ('secretland', 3, $1::text::%s)`, u.name, u.pg), u.in)
+	for i, u := range unfitting {
+		if !corrected(i) {
+			src.exec(fmt.Sprintf(`INSERT INTO %s (region, n, v) VALUES ('secretland', 3, $1::text::%s)`, u.name, u.pg), u.in)
+		}
 	}
 	s.caughtUp(src.name)
 	s.verified(src.name)
-	for _, u := range unfitting {
+	for i, u := range unfitting {
+		if corrected(i) {
+			continue
+		}
 		table := s.table(src.name, "public."+u.name)
 		h := readHistory(t, table.History)
 		column := ""
