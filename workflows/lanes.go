@@ -216,8 +216,10 @@ func (d *database) capture(ctx workflow.Context) (queue string, err error) {
 
 // commit offers the lane to the worker with the warm index first.
 func (d *database) commit(ctx workflow.Context) (queue string, err error) {
-	in := activities.CommitInput{DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(),
-		Recopied: d.s.recopied(), After: d.s.After}
+	in := activities.CommitInput{
+		DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(),
+		Recopied: d.s.recopied(), After: d.s.After,
+	}
 	if d.s.Worker != "" {
 		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
 		if err := d.commitOn(ctx, queue, stickyFor, in); !notFetched(err) {
