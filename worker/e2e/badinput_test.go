@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +150,7 @@ func TestBadInputIsRefusedInOneSentence(t *testing.T) {
 	healthy.exec(`INSERT INTO t SELECT generate_series(1001, 1100)`)
 	s.caughtUp(healthy.name)
 	s.verified(healthy.name)
+	s.silentAbout("wrong-and-secret")
 }
 
 func TestServersThatCannotBeMirrored(t *testing.T) {
@@ -218,12 +218,7 @@ func TestLakeThatCannotBeWritten(t *testing.T) {
 func TestTemporalThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	stack := *s.stack
 	stack.Temporal = &local.Temporal{Address: address}
 	s.stack = &stack

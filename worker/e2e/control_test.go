@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,12 +192,7 @@ func TestDatabasesAreControlledByCommands(t *testing.T) {
 func TestUnreachableDatabaseCanBeRemoved(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	s.entry(&database{name: "lost", url: "postgres://postgres@" + address + "/lost?sslmode=disable"})
 	s.worker("a")
 	s.refused(1, 10*time.Second, []string{"lost", "SOURCE_UNREACHABLE", address}, "apply", "--timeout", "8s")

@@ -130,4 +130,5 @@ func TestValuesThatDoNotFitParkTheirTableAlone(t *testing.T) {
 			t.Errorf("%s: latest has %q in %d rows of column %s, want 2", table.Name, u.out, seen, column)
 		}
 	}
+	s.silentAbout("secretland", "0044-03-15", "294276-12-31")
 }
