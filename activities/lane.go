@@ -321,7 +321,7 @@ func (l *lane) heartbeat(server beater, token []byte, every time.Duration) {
 		if f := l.progress.Load(); f != nil {
 			details = append(details, (*f)())
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, max(every, tellWithin))
+		ctx, cancel := context.WithTimeout(l.ctx, max(every, time.Second))
 		err := server.RecordActivityHeartbeat(ctx, token, details...)
 		cancel()
 		switch {

@@ -274,17 +274,26 @@ func (s *State) settled() bool {
 	return true
 }
 
-// reason is why the database does not get on; nil when it does.
+// reason is why the database does not get on; nil when it does. Where several
+// lanes suffer from the same, it began with the first.
 func (s *State) reason() *activities.Reason {
 	if s.Reason != nil {
 		return s.Reason
 	}
+	var first activities.Reason
 	for _, lane := range shown {
-		if r := s.Trouble[lane]; r != nil {
-			return r
+		switch r := s.Trouble[lane]; {
+		case r == nil:
+		case first.Code == "":
+			first = *r
+		case r.Code == first.Code && r.Since < first.Since:
+			first.Since = r.Since
 		}
 	}
-	return nil
+	if first.Code == "" {
+		return nil
+	}
+	return &first
 }
 
 // blocked says what makes a goal impossible until somebody acts; empty when
