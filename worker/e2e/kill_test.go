@@ -89,6 +89,7 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 	if n := stop(); n < 500 {
 		t.Errorf("the load did only %d transactions", n)
 	}
+	until(t, 60*time.Second, "a worker serves", func() bool { return s.run("status", src.name).code == 0 })
 	s.must("wait", src.name, "--until", "live", "--timeout", "120s")
 	s.caughtUp(src.name)
 	t.Logf("caught up, %s", time.Since(began).Round(time.Second))
