@@ -826,7 +826,7 @@ func (c *committer) trouble(m *mirrored, err error) error {
 	if errors.Is(err, lake.ErrSchemaIncompatible) && !m.busy && m.outgrown(c.l.ctx) {
 		return fmt.Errorf("commit %s: a copy began under another shape: %w", m.name, lake.ErrFenced)
 	}
-	if CopiesAgain(f.Reason.Code) && m.mirror != nil && slices.Contains(c.in.Recopied, m.oid) {
+	if CopiesAgain(f.Reason.Code) && m.mirror != nil {
 		if held, err := c.hold(m, f, err); held || err != nil {
 			return err
 		}
@@ -848,8 +848,9 @@ func (c *committer) park(m *mirrored, f Failure) {
 }
 
 // hold keeps a table whose changes do not fit until the copy begins that is
-// due, for under it they may. Then they are tried again; those before its cut
-// that do not fit even then are given up, for the copy holds what came of them.
+// due, for under it they may. Then they are tried again. Those before the cut of
+// the table's copy that do not fit even then are given up, for the copy holds
+// what came of them: by later runs, too, which read them once more.
 func (c *committer) hold(m *mirrored, f Failure, cause error) (held bool, err error) {
 	c.await(m)
 	if err := m.mirror.Refresh(c.l.ctx); err != nil {
@@ -867,11 +868,12 @@ func (c *committer) hold(m *mirrored, f Failure, cause error) (held bool, err er
 	if errors.As(cause, &value) {
 		at = value.Position
 	}
+	due := slices.Contains(c.in.Recopied, m.oid)
 	switch {
-	case !c.recopied(&state):
+	case due && !c.recopied(&state):
 		h.waits = true
 		return true, c.redo(m, change.Position{})
-	case !h.again:
+	case due && !h.again:
 		h.again = true
 		return true, c.redo(m, change.Position{})
 	case !h.skipped && at.Before(cut):
