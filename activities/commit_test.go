@@ -299,6 +299,37 @@ func TestARecordThatIsMissingParksTheTableUntilItIsCopiedAgain(t *testing.T) {
 	x.equal()
 }
 
+func TestAValueThatACopySupersededParksNoLaterRun(t *testing.T) {
+	x := newTestSite(t, 32<<20, "CREATE TABLE t (id int PRIMARY KEY, d date)")
+	defer x.capture()()
+	lane := x.commitLane(nil)
+	x.exec("INSERT INTO t VALUES (1, 'infinity')")
+	oid := x.table("public.t").OID
+	x.until("the table parks", func() bool { return x.temporal.reason(oid) != nil })
+	if _, err := lane.stop(); err != nil {
+		t.Fatal(err)
+	}
+	x.exec("UPDATE t SET d = '2020-01-01'")
+	x.copied()
+	x.temporal.mu.Lock()
+	delete(x.temporal.parked, oid)
+	x.temporal.mu.Unlock()
+	for i := range 2 { // from the beginning, each time
+		lane = x.commitLane(nil)
+		if i > 0 {
+			x.exec("INSERT INTO t VALUES (2, '2020-01-02')")
+		}
+		x.caughtUp()
+		if _, err := lane.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if r := x.temporal.reason(oid); r != nil {
+			t.Fatalf("parked: %+v", r)
+		}
+		x.equal()
+	}
+}
+
 func TestMarkersAreToldOnlyWhenEverythingBeforeIsReadable(t *testing.T) {
 	x := newTestSite(t, 32<<20, "CREATE TABLE a (id int PRIMARY KEY, v text)", "CREATE TABLE b (id int PRIMARY KEY, v text)")
 	x.db.Freshness = time.Hour // nothing but markers brings changes home

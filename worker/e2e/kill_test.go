@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -44,20 +46,25 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 	workers := map[string]*worker{"a": s.worker("a")}
 	s.must("apply")
 
-	tables := 1
-	for kills := 0; kills < killsInCopy; {
-		if !src.busy("hold/") {
+	for kills, tables := 0, 1; kills < killsInCopy; {
+		if took := time.Since(began); took > 6*time.Minute {
+			t.Fatalf("%d kills while tables were copied, after %s", kills, took.Round(time.Second))
+		}
+		until(t, time.Minute, "a copy holds its snapshot", func() bool {
 			select {
 			case <-workers["a"].done:
 				t.Fatalf("the worker ended by itself: %v", workers["a"].err)
-			case <-time.After(20 * time.Millisecond):
+			default:
 			}
-			if src.number(`SELECT count(*) FROM pg_class WHERE relname ~ '^bulk'`) == int64(tables) && s.settled(src.name) {
+			if src.busy("hold/") {
+				return true
+			}
+			if s.live(src.name, fmt.Sprintf("public.bulk_%d", tables-1)) {
 				bulk(tables) // all is copied already: another table, for another copy
 				tables++
 			}
-			continue
-		}
+			return false
+		})
 		moment(700 * time.Millisecond)
 		if src.busy("hold/") {
 			kills++
@@ -96,17 +103,16 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 	s.proven(o)
 }
 
-// settled tells whether no table is on its way to live.
-func (s *site) settled(name string) bool {
+// live tells whether a table is, where a worker answers.
+func (s *site) live(name, table string) bool {
 	s.t.Helper()
-	r := s.run("status", name, "--json")
-	if r.code != 0 {
+	var r statusReport
+	out := s.run("status", name, "--json")
+	if out.code != 0 {
 		return false // the worker is starting
 	}
-	for _, table := range s.status(name).Tables {
-		if table.Phase != "live" {
-			return false
-		}
+	if err := json.Unmarshal([]byte(out.stdout), &r); err != nil {
+		s.t.Fatalf("%v\n%v", err, out)
 	}
-	return true
+	return slices.ContainsFunc(r.Databases[0].Tables, func(t *tableStatus) bool { return t.Name == table && t.Phase == "live" })
 }

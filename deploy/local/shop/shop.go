@@ -153,7 +153,7 @@ func (w *worker) run(ctx context.Context) error {
 		case err == nil:
 			w.load.done.Add(1)
 			w.load.rows.Add(rows)
-		case conn.IsClosed() || ctx.Err() != nil || pgx.ErrNoRows == err:
+		case conn.IsClosed() || ctx.Err() != nil || errors.Is(err, pgx.ErrNoRows):
 		case retryable(err):
 		default:
 			return fmt.Errorf("load: %w", err)
