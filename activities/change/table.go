@@ -50,6 +50,10 @@ type Column struct {
 	Identity bool `json:"identity,omitempty"`
 	// Attr is the attribute number from the catalog, or 0 where unknown.
 	Attr int16 `json:"attr,omitempty"`
+	// Fills tells that rows older than the column may hold a value in it which
+	// no change in the WAL brought: it has a default, is an identity, or may not
+	// be NULL.
+	Fills bool `json:"fills,omitempty"`
 	// Type is resolved from the catalog.
 	Type Type `json:"type"`
 }

@@ -159,6 +159,21 @@ func TestEveryOperationArrives(t *testing.T) {
 		s.caughtUp(src.name)
 		s.verified(src.name)
 	})
+
+	t.Run("a column that fills old rows waits for a copy", func(t *testing.T) {
+		// No change in the WAL says what old rows hold in it.
+		src.exec(`ALTER TABLE composite ADD COLUMN grade int NOT NULL DEFAULT 5; ALTER TABLE composite ALTER COLUMN grade DROP DEFAULT`)
+		src.exec(`UPDATE composite SET grade = 6 WHERE n = 1`)
+		until(t, 60*time.Second, "the table parks", func() bool {
+			table := s.table(src.name, "public.composite")
+			return table.Phase == "parked" && table.Reason.Code == "SCHEMA_INCOMPATIBLE"
+		})
+		s.must("resume", src.name)
+		s.must("wait", src.name, "--until", "live", "--timeout", "120s")
+		src.exec(`UPDATE composite SET grade = 7 WHERE n = 4`)
+		s.caughtUp(src.name)
+		s.verified(src.name)
+	})
 }
 
 // logEntry is a line of `millrace table log --json`.

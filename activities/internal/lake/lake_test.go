@@ -623,6 +623,7 @@ func TestWhatIsNotAdditiveWaitsForACopy(t *testing.T) {
 		"made again":   func(t *change.Table) { t.Columns[2].Attr = 9 },
 		"another key":  func(t *change.Table) { t.Key = []int{0, 1} },
 		"no identity":  func(t *change.Table) { t.Identity, t.Key = change.IdentityNone, nil },
+		"filled":       func(t *change.Table) { t.Columns[3].Name, t.Columns[3].Attr, t.Columns[3].Fills = "filled", 9, true },
 	}
 	for name, alter := range tests {
 		t.Run(name, func(t *testing.T) {

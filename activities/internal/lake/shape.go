@@ -160,6 +160,10 @@ func (s *shaper) match(c *change.Column, typ schema.Type, known []schema.Field) 
 	if other != nil && s.fit == strict {
 		return match{}, incompatible(c, typ, other)
 	}
+	if c.Fills && s.fit == strict {
+		return match{}, fmt.Errorf("%w: column %q may hold values in rows that are older than it, which no change brought",
+			ErrSchemaIncompatible, c.Name)
+	}
 	for i := range known {
 		f := known[i]
 		o := originOf(&f)

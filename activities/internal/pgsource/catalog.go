@@ -86,6 +86,7 @@ type column struct {
 	oid       uint32
 	mod       int32
 	generated bool
+	fills     bool // see change.Column
 }
 
 // index is a unique index that could identify rows.
@@ -205,13 +206,14 @@ func (d *DB) details(ctx context.Context, chosen []*relation) error {
 				r.columns, r.indexes, r.leaves = nil, nil, nil
 			}
 			rows, _ := tx.Query(ctx, `
-				SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attgenerated <> ''
+				SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attgenerated <> '',
+				       atthasmissing OR atthasdef OR attnotnull OR attidentity <> ''
 				FROM pg_attribute WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped
 				ORDER BY attrelid, attnum`, oids)
 			for rows.Next() {
 				var oid uint32
 				var a column
-				if err := rows.Scan(&oid, &a.attr, &a.name, &a.oid, &a.mod, &a.generated); err != nil {
+				if err := rows.Scan(&oid, &a.attr, &a.name, &a.oid, &a.mod, &a.generated, &a.fills); err != nil {
 					return err
 				}
 				byOID[oid].columns = append(byOID[oid].columns, a)
@@ -370,7 +372,7 @@ func (r *relation) table() (*change.Table, []Problem) {
 			continue
 		}
 		t.Columns = append(t.Columns, change.Column{
-			Name: a.name, TypeOID: a.oid, TypeMod: a.mod, Attr: a.attr,
+			Name: a.name, TypeOID: a.oid, TypeMod: a.mod, Attr: a.attr, Fills: a.fills,
 			Identity: r.identity == "f" || flagged[a.attr],
 			Type:     change.Type{OID: a.oid, Mod: a.mod},
 		})
@@ -490,7 +492,7 @@ func keyOf(t *change.Table, i *index) []int {
 }
 
 // Resolve completes a table that a Relation message described: types, attribute
-// numbers, and the key under REPLICA IDENTITY FULL. The fingerprint stays. What
+// numbers, what fills old rows, and the key under REPLICA IDENTITY FULL. The fingerprint stays. What
 // the catalog no longer knows (it is as of now, the message as of its place in
 // the log) stays zero, except that a type that is gone counts as a base type
 // without a name.
@@ -513,7 +515,7 @@ func (d *DB) Resolve(ctx context.Context, rel *change.Table) (*change.Table, err
 		c := &t.Columns[i]
 		for _, a := range r.columns {
 			if a.name == c.Name && a.oid == c.TypeOID {
-				c.Attr = a.attr
+				c.Attr, c.Fills = a.attr, a.fills
 			}
 		}
 	}
