@@ -32,6 +32,7 @@ type database struct {
 	// hints counts what makes a hint of the commit lane void.
 	hints   int
 	lanes   [laneCount]lane
+	looking workflow.Mutex  // held while the source is looked at for tables
 	awaited map[string]bool // markers, and whether the lake has passed them
 	removed *Removed
 	// draining tells that this run ends: nothing is started any more.
@@ -50,7 +51,7 @@ func Database(ctx workflow.Context, in DatabaseInput) error {
 		}
 		in.State = &State{Config: in.Config, Phase: Preparing}
 	}
-	d := &database{s: in.State, awaited: map[string]bool{}, heard: map[uint32]int{}}
+	d := &database{s: in.State, looking: workflow.NewMutex(ctx), awaited: map[string]bool{}, heard: map[uint32]int{}}
 	for i := range d.lanes {
 		d.lanes[i].name = names[i]
 	}

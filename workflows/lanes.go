@@ -312,6 +312,16 @@ func (d *database) scan(ctx workflow.Context) (queue string, err error) {
 	if err := workflow.Sleep(ctx, max(3*d.s.Config.HeartbeatTimeout, 5*time.Second)); err != nil {
 		return queue, err
 	}
+	return queue, d.look(ctx, queue, func() bool { return d.current(ctx, scanning) })
+}
+
+// look looks once for tables that appeared or vanished, and takes over what it
+// came to while that still counts.
+func (d *database) look(ctx workflow.Context, queue string, counts func() bool) error {
+	if err := d.looking.Lock(ctx); err != nil {
+		return err
+	}
+	defer d.looking.Unlock()
 	in := activities.ScanInput{DB: d.s.Config, Epoch: d.s.Epoch}
 	if d.s.Copy != nil {
 		in.Copy = d.s.Copy.ID
@@ -323,9 +333,9 @@ func (d *database) scan(ctx workflow.Context) (queue string, err error) {
 	}
 	heard := d.reports
 	var out activities.ScanResult
-	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, shortStep), steps.Scan, in).Get(ctx, &out)
-	if err != nil || !d.current(ctx, scanning) {
-		return queue, err
+	err := workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, shortStep), steps.Scan, in).Get(ctx, &out)
+	if err != nil || !counts() {
+		return err
 	}
 	for i := range out.Found {
 		d.found(&out.Found[i], heard)
@@ -344,7 +354,7 @@ func (d *database) scan(ctx workflow.Context) (queue string, err error) {
 	if len(out.Found)+len(out.Gone)+len(out.Parked) > 0 {
 		d.touch()
 	}
-	return queue, nil
+	return nil
 }
 
 // drop drops what was made at the source. Where that is forced, it ends with

@@ -35,6 +35,8 @@ type waiter struct {
 	// was not.
 	tokens  []string
 	refused *activities.Reason
+	// looked tells that tables were looked for that are there since it began.
+	looked bool
 }
 
 // patience is how long a request that names no time may take.
@@ -81,9 +83,10 @@ func (d *database) wait(ctx workflow.Context, in WaitInput) (Waited, error) {
 	return Waited{Why: why}, nil
 }
 
-// marker writes markers until the lake has passed one, or nothing is to be
-// waited for any more. Every one has a token of its own: that of a single
-// marker is told only when all partitions have passed it.
+// marker looks for tables that nobody knows of yet, and writes markers until the
+// lake has passed one, or nothing is to be waited for any more. Every one has a
+// token of its own: that of a single marker is told only when all partitions
+// have passed it.
 func (w *waiter) marker(ctx workflow.Context) error {
 	d := w.d
 	for n := 1; !w.over(ctx) && !w.passed(); n++ {
@@ -91,8 +94,11 @@ func (w *waiter) marker(ctx workflow.Context) error {
 		w.tokens = append(w.tokens, token)
 		d.awaited[token] = false
 		queue := d.queue(LaneControl)
-		err := workflow.ExecuteActivity(d.options(ctx, queue, emitWithin, emitWithin), steps.EmitMarker,
-			activities.MarkerInput{DB: d.s.Config, Token: token}).Get(ctx, nil)
+		err := w.look(ctx, queue)
+		if err == nil {
+			err = workflow.ExecuteActivity(d.options(ctx, queue, emitWithin, emitWithin), steps.EmitMarker,
+				activities.MarkerInput{DB: d.s.Config, Token: token}).Get(ctx, nil)
+		}
 		pause := reemit
 		if w.refused = nil; err != nil {
 			if ctx.Err() != nil {
@@ -109,6 +115,17 @@ func (w *waiter) marker(ctx workflow.Context) error {
 		}
 	}
 	return nil
+}
+
+// look finds the tables that were made before the wait began, which it then
+// covers: they are on their way to live.
+func (w *waiter) look(ctx workflow.Context, queue string) error {
+	if w.looked {
+		return nil
+	}
+	err := w.d.look(ctx, queue, func() bool { return w.d.s.Phase == Running })
+	w.looked = err == nil
+	return err
 }
 
 // over tells that there is nothing to wait for: time is up, somebody has to

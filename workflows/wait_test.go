@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +204,34 @@ func TestAProofIsAWorkflowOfItsOwn(t *testing.T) {
 	w.at(2*time.Second, func() {
 		if none.rejected == nil || !all.done || all.err != nil || all.out.WorkflowID != shopID+"/verify/2" {
 			t.Errorf("answers %+v, %+v", none, all)
+		}
+		w.remove()
+	})
+	w.run()
+}
+
+func TestAWaitCoversTablesThatWereMadeBeforeIt(t *testing.T) {
+	w := newWorld(t)
+	w.scan = func(in activities.ScanInput) (activities.ScanResult, error) {
+		if slices.Contains(in.Known, 9) {
+			return activities.ScanResult{}, nil
+		}
+		return activities.ScanResult{Found: []activities.TableInfo{{OID: 9, Name: "public.made", Phase: "waiting"}}}, nil
+	}
+	var waited *request[workflows.Waited]
+	w.at(time.Second, func() { waited = w.caughtUp("u", time.Minute) })
+	w.at(2*time.Second, func() {
+		w.signal(activities.SignalMarker, w.tokens()[0])
+	})
+	w.at(3*time.Second, func() {
+		if waited.done {
+			t.Errorf("the wait ended before the table was live: %+v", waited)
+		}
+		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{{OID: 9, Phase: "live"}}})
+	})
+	w.at(4*time.Second, func() {
+		if !waited.done || !waited.out.Reached {
+			t.Errorf("answer %+v", waited)
 		}
 		w.remove()
 	})
