@@ -1,6 +1,7 @@
 package datafile
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -144,11 +145,35 @@ func (c *Column) check() error {
 		if ok = len(c.Off) == n+1 && c.Elem != nil && int(c.Off[n]) == c.Elem.Len(); ok {
 			return c.Elem.check()
 		}
+	case mapping:
+		ok = len(c.Off) == n+1 && c.Key != nil && c.Value != nil && int(c.Off[n]) == c.Key.Len() && c.Value.Len() == c.Key.Len()
+		if ok {
+			return errors.Join(c.Key.check(), c.Value.check())
+		}
+	case record:
+		if ok = len(c.Fields) == len(c.Type.Fields); ok {
+			return c.checkFields()
+		}
+	case nothing:
+		ok = countNulls(c.Valid) == n
 	default:
 		return Supported(c.Type)
 	}
 	if !ok {
 		return fmt.Errorf("%w: values and NULLs are not of one length", ErrMismatch)
+	}
+	return nil
+}
+
+// checkFields checks the columns of a Struct.
+func (c *Column) checkFields() error {
+	for i, f := range c.Fields {
+		if f.Len() != c.Len() {
+			return fmt.Errorf("%w: field %q has %d rows, its struct %d", ErrMismatch, c.Type.Fields[i].Name, f.Len(), c.Len())
+		}
+		if err := f.check(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

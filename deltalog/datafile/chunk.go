@@ -12,6 +12,7 @@ import (
 // pick rows from and large enough to compress.
 const (
 	pageRows       = 20_000
+	pageEntries    = 5 * pageRows // of arrays and maps
 	pageBytes      = 512 << 10
 	stepRows       = 1024    // rows that a page grows by between checks
 	dictionaryMax  = 1 << 20 // bytes of a dictionary
@@ -34,7 +35,7 @@ type chunk struct {
 
 	// The page that is being filled.
 	rows        int
-	repetitions []byte // of lists
+	repetitions []byte // of arrays and maps
 	definitions []byte // unless every value is there
 	entries     int    // values and what stands for those that are not there
 	plain       []byte // values as PLAIN encodes them; Booleans a byte each
@@ -57,6 +58,7 @@ type chunk struct {
 	uncompressed int64
 	bounds       bounds
 
+	shred      shredder
 	thrift     thriftWriter
 	body       []byte
 	compressed []byte
@@ -96,7 +98,7 @@ func (c *chunk) memory() int {
 // write appends rows of col, which is of the leaf's type.
 func (c *chunk) write(col *Column, from, end int) error {
 	for from < end {
-		to := stepEnd(col, from, end)
+		to := c.stepEnd(col, from, end)
 		if err := c.step(col, from, to); err != nil {
 			return err
 		}
@@ -104,7 +106,7 @@ func (c *chunk) write(col *Column, from, end int) error {
 		if c.dictionary && len(c.indexes) >= dictionaryTest && c.dictPages == 0 && c.dict.count > len(c.indexes)/4*3 {
 			c.abandon()
 		}
-		if c.rows >= pageRows || len(c.plain)+4*len(c.indexes) >= pageBytes ||
+		if c.rows >= pageRows || c.entries >= pageEntries || len(c.plain)+4*len(c.indexes) >= pageBytes ||
 			c.dictionary && len(c.dict.plain) > dictionaryMax {
 			if err := c.flush(); err != nil {
 				return err
@@ -116,13 +118,13 @@ func (c *chunk) write(col *Column, from, end int) error {
 
 // writeNulls appends n rows of NULL.
 func (c *chunk) writeNulls(n int) error {
-	if !c.optional {
+	if !c.optional() {
 		return fmt.Errorf("column %q: %w: NULL in a column without", c.name, ErrMismatch)
 	}
 	for n > 0 {
 		k := min(n, pageRows-c.rows)
 		c.levels(k, 0)
-		if c.list {
+		if c.repetition > 0 {
 			c.repetitions = appendLevel(c.repetitions, k, 0)
 		}
 		c.rows += k
@@ -139,8 +141,11 @@ func (c *chunk) writeNulls(n int) error {
 }
 
 // stepEnd returns how far a page may grow before it is looked at again.
-func stepEnd(col *Column, from, end int) int {
+func (c *chunk) stepEnd(col *Column, from, end int) int {
 	to := min(from+stepRows, end)
+	if !c.flat() && !c.list() {
+		return c.nestedEnd(col, from, to)
+	}
 	if len(col.Off) == 0 {
 		return to
 	}
@@ -160,17 +165,20 @@ func stepEnd(col *Column, from, end int) int {
 
 func (c *chunk) step(col *Column, from, to int) error {
 	c.rows += to - from
-	if c.list {
+	switch {
+	case c.list():
 		return c.stepList(col, from, to)
+	case !c.flat():
+		return c.stepNested(col, from, to)
 	}
 	valid := col.Valid[from:to]
 	nulls := countNulls(valid)
 	c.nulls += int64(nulls)
 	c.entries += len(valid)
 	switch {
-	case !c.optional && nulls > 0:
+	case !c.optional() && nulls > 0:
 		return fmt.Errorf("column %q: %w: NULL in a column without", c.name, ErrMismatch)
-	case !c.optional:
+	case !c.optional():
 	case nulls == 0:
 		c.levels(len(valid), 1)
 	default:
@@ -179,7 +187,7 @@ func (c *chunk) step(col *Column, from, to int) error {
 		}
 	}
 	c.present += int64(len(valid) - nulls)
-	return c.stepValues(col, from, to)
+	return c.stepValues(col, valid, from)
 }
 
 func level(v bool) byte {
@@ -214,14 +222,14 @@ func appendLevel(dst []byte, n int, v byte) []byte {
 // stepList appends the levels of arrays, then the values of their elements.
 func (c *chunk) stepList(col *Column, from, to int) error {
 	empty, missing := byte(0), c.definition-1 // the levels of an empty array and of a NULL element
-	if c.optional {
+	if c.optional() {
 		empty = 1
 	}
 	for row := from; row < to; row++ {
 		first, last := int(col.Off[row]), int(col.Off[row+1])
 		switch {
 		case !col.Valid[row]:
-			if !c.optional {
+			if !c.optional() {
 				return fmt.Errorf("column %q: %w: NULL in a column without", c.name, ErrMismatch)
 			}
 			c.nulls++
@@ -232,7 +240,7 @@ func (c *chunk) stepList(col *Column, from, to int) error {
 		for i := first; i < last; i++ {
 			d := c.definition
 			if !col.Elem.Valid[i] {
-				if !c.elemNull {
+				if !c.steps[1].optional {
 					return fmt.Errorf("column %q: %w: NULL in an array without", c.name, ErrMismatch)
 				}
 				d = missing
@@ -242,7 +250,8 @@ func (c *chunk) stepList(col *Column, from, to int) error {
 			c.entry(level(i > first), d)
 		}
 	}
-	return c.stepValues(col.Elem, int(col.Off[from]), int(col.Off[to]))
+	first, last := int(col.Off[from]), int(col.Off[to])
+	return c.stepValues(col.Elem, col.Elem.Valid[first:last], first)
 }
 
 func (c *chunk) entry(repetition, definition byte) {
@@ -251,9 +260,9 @@ func (c *chunk) entry(repetition, definition byte) {
 	c.entries++
 }
 
-// stepValues appends the values of rows that are not NULL.
-func (c *chunk) stepValues(col *Column, from, to int) error {
-	valid := col.Valid[from:to]
+// stepValues appends the values of the rows from from on that valid tells.
+func (c *chunk) stepValues(col *Column, valid []bool, from int) error {
+	to := from + len(valid)
 	switch c.storage {
 	case ints:
 		c.ints(valid, col.I64[from:to])
@@ -427,8 +436,8 @@ func (c *chunk) flush() error {
 		c.abandon()
 	}
 	b := c.body[:0]
-	if c.list {
-		b = appendLevels(b, c.repetitions, 1)
+	if c.repetition > 0 {
+		b = appendLevels(b, c.repetitions, bits.Len8(c.repetition))
 	}
 	if c.definition > 0 {
 		b = appendLevels(b, c.definitions, bits.Len8(c.definition))

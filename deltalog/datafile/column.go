@@ -4,8 +4,8 @@
 // A [Column] is a vector of one field's values, a [Batch] some rows of many
 // columns. [NewWriter] writes batches and gathers the statistics that Delta's
 // log carries. [Open] reads the files of any writer: as batches, with
-// projection, or single rows by their index. Columns of structs, maps and
-// nested arrays are refused with [ErrUnsupported].
+// projection, or single rows by their index. Structs, arrays and maps nest in
+// each other to any depth.
 //
 // The format is that of https://parquet.apache.org/docs/file-format/, with the
 // types that Delta's protocol maps to it. The package knows neither Delta's log
@@ -41,6 +41,9 @@ const (
 	bytesOf             // Column.Bytes, between offsets
 	wide                // Column.Bytes, 16 each, between offsets
 	list                // Column.Elem, between offsets
+	mapping             // Column.Key and Column.Value, between offsets
+	record              // Column.Fields
+	nothing             // no slice: all rows are NULL
 )
 
 func storageOf(t schema.Type) storage {
@@ -58,20 +61,66 @@ func storageOf(t schema.Type) storage {
 	case schema.String, schema.Binary:
 		return bytesOf
 	case schema.Array:
-		if t.Elem != nil && t.Elem.Kind.Primitive() {
-			return list
-		}
+		return list
+	case schema.Map:
+		return mapping
+	case schema.Struct:
+		return record
+	case schema.Void:
+		return nothing
 	}
 	return unsupported
 }
 
+// parts returns the types that values of a type are made of; none of a
+// primitive one.
+func parts(t schema.Type) []*schema.Type {
+	var inner []*schema.Type
+	switch t.Kind {
+	case schema.Array:
+		return append(inner, t.Elem)
+	case schema.Map:
+		return append(inner, t.Key, t.Value)
+	case schema.Struct:
+		for i := range t.Fields {
+			inner = append(inner, &t.Fields[i].Type)
+		}
+	}
+	return inner
+}
+
 // Supported returns an error wrapping ErrUnsupported unless a Column can hold
-// values of the type.
+// values of the type: its parts are there and known.
 func Supported(t schema.Type) error {
 	if storageOf(t) == unsupported {
-		return fmt.Errorf("%w: type %s", ErrUnsupported, t)
+		return fmt.Errorf("%w: type %s", ErrUnsupported, t.Kind)
+	}
+	for _, inner := range parts(t) {
+		if inner == nil {
+			return fmt.Errorf("%w: %s without its parts", ErrUnsupported, t.Kind)
+		}
+		if err := Supported(*inner); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// KeySupported returns an error wrapping ErrUnsupported unless values of the
+// type can be a key: there is one encoding for equal ones, which neither maps
+// nor values that are always NULL have.
+func KeySupported(t schema.Type) error {
+	if t.Kind == schema.Map || t.Kind == schema.Void {
+		return fmt.Errorf("%w: %s in a key", ErrUnsupported, t.Kind)
+	}
+	for _, inner := range parts(t) {
+		if inner != nil {
+			if err := KeySupported(*inner); err != nil {
+				return err
+			}
+		}
+	}
+	return Supported(t)
 }
 
 // maxColumnBytes is the most that Column.Bytes holds.
@@ -91,10 +140,10 @@ type Column struct {
 	I64 []int64
 	// F64 holds Float and Double.
 	F64 []float64
-	// Off holds, for String, Binary, Decimal of precision above 18 and Array,
-	// where in Bytes or Elem each row begins and ends: row i is from Off[i] to
-	// Off[i+1]. Its length is that of Valid plus one; it begins with 0. A
-	// column holds at most 2 GiB: whoever appends stays below.
+	// Off holds, for String, Binary, Decimal of precision above 18, Array and
+	// Map, where in Bytes, Elem or Key and Value each row begins and ends: row
+	// i is from Off[i] to Off[i+1]. Its length is that of Valid plus one; it
+	// begins with 0. A column holds at most 2 GiB: whoever appends stays below.
 	Off []int32
 	// Bytes holds String and Binary, and Decimal of precision above 18 as 16
 	// bytes each (none for NULL): the unscaled value, big-endian, two's
@@ -102,6 +151,11 @@ type Column struct {
 	Bytes []byte
 	// Elem holds the elements of an Array.
 	Elem *Column
+	// Key and Value hold the entries of a Map, in no particular order.
+	Key, Value *Column
+	// Fields holds the fields of a Struct, in the order of its type, each a
+	// vector of as many rows. In a row that is NULL they are NULL.
+	Fields []*Column
 
 	kind storage // what NewColumn found out about Type
 }
@@ -123,8 +177,28 @@ func NewColumn(t schema.Type) *Column {
 	case list:
 		c.Off = append(make([]int32, 0, 64), 0)
 		c.Elem = NewColumn(*t.Elem)
+	case mapping:
+		c.Off = append(make([]int32, 0, 64), 0)
+		c.Key, c.Value = NewColumn(*t.Key), NewColumn(*t.Value)
+	case record:
+		c.Fields = make([]*Column, len(t.Fields))
+		for i := range t.Fields {
+			c.Fields[i] = NewColumn(t.Fields[i].Type)
+		}
 	}
 	return c
+}
+
+// children returns the columns that a column is made of; nil for primitive
+// types.
+func (c *Column) children() []*Column {
+	switch {
+	case c.Elem != nil:
+		return []*Column{c.Elem}
+	case c.Key != nil:
+		return []*Column{c.Key, c.Value}
+	}
+	return c.Fields
 }
 
 // Len returns the number of rows.
@@ -135,8 +209,15 @@ func (c *Column) Clone() *Column {
 	out := *c
 	out.Valid, out.I64, out.F64 = slices.Clone(c.Valid), slices.Clone(c.I64), slices.Clone(c.F64)
 	out.Off, out.Bytes = slices.Clone(c.Off), slices.Clone(c.Bytes)
-	if c.Elem != nil {
+	switch {
+	case c.Elem != nil:
 		out.Elem = c.Elem.Clone()
+	case c.Key != nil:
+		out.Key, out.Value = c.Key.Clone(), c.Value.Clone()
+	}
+	out.Fields = slices.Clone(c.Fields)
+	for i, f := range c.Fields {
+		out.Fields[i] = f.Clone()
 	}
 	return &out
 }
@@ -144,8 +225,8 @@ func (c *Column) Clone() *Column {
 // Reset empties the column and keeps its memory.
 func (c *Column) Reset() { c.Truncate(0) }
 
-// Truncate drops all rows but the first n, and what was appended to Bytes or
-// Elem beyond them. A column that has fewer keeps them all.
+// Truncate drops all rows but the first n, and what was appended to Bytes or to
+// the columns within beyond them. A column that has fewer keeps them all.
 func (c *Column) Truncate(n int) {
 	n = min(n, len(c.Valid))
 	c.Valid = c.Valid[:n]
@@ -160,6 +241,14 @@ func (c *Column) Truncate(n int) {
 	case list:
 		c.Off = c.Off[:n+1]
 		c.Elem.Truncate(int(c.Off[n]))
+	case mapping:
+		c.Off = c.Off[:n+1]
+		c.Key.Truncate(int(c.Off[n]))
+		c.Value.Truncate(int(c.Off[n]))
+	case record:
+		for _, f := range c.Fields {
+			f.Truncate(n)
+		}
 	}
 }
 
@@ -174,8 +263,12 @@ func (c *Column) Grow(n, bytes int) {
 	case bytesOf, wide:
 		c.Off = grow(c.Off, n)
 		c.Bytes = grow(c.Bytes, bytes)
-	case list:
+	case list, mapping:
 		c.Off = grow(c.Off, n)
+	case record:
+		for _, f := range c.Fields {
+			f.Grow(n, 0)
+		}
 	}
 }
 
@@ -193,8 +286,12 @@ func (c *Column) AppendNull() {
 		c.I64 = append(c.I64, 0)
 	case floats:
 		c.F64 = append(c.F64, 0)
-	case bytesOf, wide, list:
+	case bytesOf, wide, list, mapping:
 		c.Off = append(c.Off, c.Off[len(c.Off)-1])
+	case record:
+		for _, f := range c.Fields {
+			f.AppendNull()
+		}
 	}
 	c.Valid = append(c.Valid, false)
 }
@@ -265,6 +362,20 @@ func (c *Column) EndArray() {
 	c.Valid = append(c.Valid, true)
 }
 
+// EndMap appends a Map of the entries that were appended to Key and Value since
+// the last row ended.
+func (c *Column) EndMap() {
+	if len(c.Key.Valid) > math.MaxInt32 {
+		panic("datafile: a column holds at most 2³¹ elements")
+	}
+	c.Off = append(c.Off, int32(len(c.Key.Valid)))
+	c.Valid = append(c.Valid, true)
+}
+
+// EndStruct appends a Struct of the values, or NULLs, that were appended to each
+// of Fields since the last row ended.
+func (c *Column) EndStruct() { c.Valid = append(c.Valid, true) }
+
 // AppendFrom appends a copy of a row of src, which is of the same type.
 func (c *Column) AppendFrom(src *Column, row int) {
 	if !src.Valid[row] {
@@ -284,6 +395,17 @@ func (c *Column) AppendFrom(src *Column, row int) {
 			c.Elem.AppendFrom(src.Elem, int(i))
 		}
 		c.EndArray()
+	case mapping:
+		for i := src.Off[row]; i < src.Off[row+1]; i++ {
+			c.Key.AppendFrom(src.Key, int(i))
+			c.Value.AppendFrom(src.Value, int(i))
+		}
+		c.EndMap()
+	case record:
+		for i, f := range c.Fields {
+			f.AppendFrom(src.Fields[i], row)
+		}
+		c.EndStruct()
 	}
 }
 
@@ -309,14 +431,15 @@ func (c *Column) Decimal128(row int) (hi int64, lo uint64) {
 // SizeBytes estimates the memory that the rows take.
 func (c *Column) SizeBytes() int {
 	n := len(c.Valid) + 8*len(c.I64) + 8*len(c.F64) + 4*len(c.Off) + len(c.Bytes)
-	if c.Elem != nil {
-		n += c.Elem.SizeBytes()
+	for _, in := range c.children() {
+		n += in.SizeBytes()
 	}
 	return n
 }
 
 // Equal tells whether a row equals a row of another column of the same type.
-// NULL equals NULL, NaN equals NaN, and 0.0 differs from -0.0.
+// NULL equals NULL, NaN equals NaN, and 0.0 differs from -0.0. Maps are equal
+// that have the same entries, in whatever order.
 func (c *Column) Equal(row int, o *Column, other int) bool {
 	if c.Valid[row] != o.Valid[other] {
 		return false
@@ -339,6 +462,15 @@ func (c *Column) Equal(row int, o *Column, other int) bool {
 		}
 		for i := range n {
 			if !c.Elem.Equal(from+i, o.Elem, at+i) {
+				return false
+			}
+		}
+		return true
+	case mapping:
+		return string(appendValue(nil, c, row, false)) == string(appendValue(nil, o, other, false))
+	case record:
+		for i, f := range c.Fields {
+			if !f.Equal(row, o.Fields[i], other) {
 				return false
 			}
 		}

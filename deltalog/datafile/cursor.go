@@ -8,11 +8,10 @@ import (
 // cursor walks through one column of one row group.
 type cursor struct {
 	*source
-	convert converter
-	pages   *pageReader
-	rows    int64 // of the row group
-	row     int64 // the next one
-	first   int64 // the file's index of the row group's first row
+	pages *pageReader
+	rows  int64 // of the row group
+	row   int64 // the next one
+	first int64 // the file's index of the row group's first row
 
 	values      values
 	definitions []uint8
@@ -20,6 +19,10 @@ type cursor struct {
 	entries     int // of the page
 	entry       int // the next one
 	value       int // the next one's place in values
+
+	// The levels of the rows that were read last, where they are wanted.
+	readDefinitions []uint8
+	readRepetitions []uint8
 }
 
 // next reads the next page that has entries; ok is false when there is none.
@@ -50,13 +53,9 @@ func (c *cursor) ready() error {
 	return err
 }
 
-// read appends the next n rows to dst.
-func (c *cursor) read(dst *Column, n int) (err error) {
-	defer guard(&err)
-	dst.Grow(n, 0)
-	if c.list {
-		return c.readLists(dst, n)
-	}
+// readFlatRows appends the next n rows to dst, of a column whose rows are its
+// entries.
+func (c *cursor) readFlatRows(dst *Column, n int) error {
 	for n > 0 {
 		if err := c.ready(); err != nil {
 			return err
@@ -101,122 +100,167 @@ func (c *cursor) readFlat(dst *Column, k int) error {
 	return nil
 }
 
-// readLists appends n rows of arrays, each of which may run on over pages.
-func (c *cursor) readLists(dst *Column, n int) error {
-	for range n {
-		if err := c.ready(); err != nil {
-			return err
+// readRows appends to dst what the entries of the next n rows have a place for:
+// values, and NULLs where the definition level is at least slot. Without dst it
+// keeps the levels alone.
+func (c *cursor) readRows(dst *Column, slot byte, n int) error {
+	c.readDefinitions, c.readRepetitions = c.readDefinitions[:0], c.readRepetitions[:0]
+	for begun, more := 0, true; more; {
+		if c.entry == c.entries {
+			ok, err := c.next()
+			if err != nil {
+				return err
+			}
+			if !ok && begun < n {
+				return fmt.Errorf("%w: column ends at row %d of %d", ErrCorrupt, c.row+int64(begun), c.rows)
+			}
+			if !ok {
+				break
+			}
 		}
-		if c.repetitions[c.entry] != 0 {
+		if begun == 0 && c.maxRepetition > 0 && c.repetitions[c.entry] != 0 {
 			return fmt.Errorf("%w: row begins within an array", ErrCorrupt)
 		}
-		null := c.definitions[c.entry] < c.fieldLevel
-		for more := true; more; {
-			if err := c.element(dst.Elem); err != nil {
-				return err
-			}
-			var err error
-			if more, err = c.continues(); err != nil {
-				return err
-			}
+		var k int
+		k, more = c.entriesOf(&begun, n)
+		if err := c.readEntries(dst, slot, k); err != nil {
+			return err
 		}
-		if null {
-			dst.AppendNull()
-		} else {
-			dst.EndArray()
-		}
-		c.row++
 	}
+	c.row += int64(n)
 	return nil
 }
 
-// element appends what the next entry stands for: an element, or none.
-func (c *cursor) element(dst *Column) error {
-	d := c.definitions[c.entry]
-	c.entry++
-	switch {
-	case d == c.maxDefinition:
-		c.value++
+// entriesOf returns how many entries of the page belong to the n rows that are
+// read, of which begun have begun, and whether more may follow in the next page.
+func (c *cursor) entriesOf(begun *int, n int) (k int, more bool) {
+	if c.maxRepetition == 0 {
+		k = min(n-*begun, c.entries-c.entry)
+		*begun += k
+		return k, *begun < n
+	}
+	for i, r := range c.repetitions[c.entry:c.entries] {
+		if r != 0 {
+			continue
+		}
+		if *begun == n {
+			return i, false
+		}
+		*begun++
+	}
+	return c.entries - c.entry, true
+}
+
+// readEntries appends k entries of the page.
+func (c *cursor) readEntries(dst *Column, slot byte, k int) error {
+	if c.maxDefinition == 0 {
+		if c.shapes {
+			c.readDefinitions = appendLevel(c.readDefinitions, k, 0)
+		}
+		from := c.value
+		c.value, c.entry = c.value+k, c.entry+k
 		if dst == nil {
 			return nil
 		}
-		return c.convert(dst, &c.values, c.value-1, c.value)
-	case d >= c.elemLevel && dst != nil:
-		dst.AppendNull()
+		return c.convert(dst, &c.values, from, c.value)
+	}
+	levels := c.definitions[c.entry : c.entry+k]
+	if c.shapes {
+		c.readDefinitions = append(c.readDefinitions, levels...)
+		if c.maxRepetition > 0 {
+			c.readRepetitions = append(c.readRepetitions, c.repetitions[c.entry:c.entry+k]...)
+		}
+	}
+	c.entry += k
+	if dst == nil {
+		c.value += countLevel(levels, c.maxDefinition)
+		return nil
+	}
+	for len(levels) > 0 {
+		n := 0
+		for n < len(levels) && levels[n] == c.maxDefinition {
+			n++
+		}
+		if n == 0 {
+			if levels[0] >= slot {
+				dst.AppendNull()
+			}
+			levels = levels[1:]
+			continue
+		}
+		from := c.value
+		c.value += n
+		if err := c.convert(dst, &c.values, from, c.value); err != nil {
+			return err
+		}
+		levels = levels[n:]
 	}
 	return nil
 }
 
-// continues tells whether the next entry belongs to the same row.
-func (c *cursor) continues() (bool, error) {
-	if c.entry == c.entries {
-		if ok, err := c.next(); !ok || err != nil {
-			return false, err
+func countLevel(levels []uint8, level byte) int {
+	n := 0
+	for _, l := range levels {
+		if l == level {
+			n++
 		}
 	}
-	return c.repetitions[c.entry] != 0, nil
+	return n
 }
 
 // skip passes n rows over.
 func (c *cursor) skip(n int64) error {
 	for n > 0 {
-		if err := c.ready(); err != nil {
-			return err
-		}
-		if c.list {
-			for more := true; more; {
-				if err := c.element(nil); err != nil {
-					return err
-				}
-				var err error
-				if more, err = c.continues(); err != nil {
-					return err
-				}
+		if c.maxRepetition == 0 {
+			if err := c.ready(); err != nil {
+				return err
 			}
-			c.row++
-			n--
+			k := int(min(n, int64(c.entries-c.entry)))
+			c.pass(k)
+			c.row += int64(k)
+			n -= int64(k)
 			continue
 		}
-		k := int(min(n, int64(c.entries-c.entry)))
-		if c.maxDefinition == 0 {
-			c.value += k
-		} else {
-			for _, d := range c.definitions[c.entry : c.entry+k] {
-				if d == c.maxDefinition {
-					c.value++
-				}
-			}
+		k := int(min(n, 1<<20))
+		if err := c.skipNested(k); err != nil {
+			return err
 		}
-		c.entry += k
-		c.row += int64(k)
 		n -= int64(k)
 	}
 	return nil
 }
 
-// pick appends rows, which ascend, by their index in the file. The locations of
-// the pages may be missing.
-func (c *cursor) pick(dst *Column, rows []int64, locations []pageLocation) (err error) {
-	defer guard(&err)
-	dst.Grow(len(rows), 0)
-	for i := 0; i < len(rows); {
-		row := rows[i] - c.first
-		if err := c.seek(locations, row); err != nil {
-			return err
+// skipNested passes over n rows that may have more than one entry.
+func (c *cursor) skipNested(n int) error {
+	for begun, more := 0, true; more; {
+		if c.entry == c.entries {
+			ok, err := c.next()
+			if err != nil {
+				return err
+			}
+			if !ok && begun < n {
+				return fmt.Errorf("%w: column ends at row %d of %d", ErrCorrupt, c.row+int64(begun), c.rows)
+			}
+			if !ok {
+				break
+			}
 		}
-		if err := c.skip(row - c.row); err != nil {
-			return err
-		}
-		n := 1
-		for i+n < len(rows) && rows[i+n] == rows[i]+int64(n) {
-			n++
-		}
-		if err := c.read(dst, n); err != nil {
-			return err
-		}
-		i += n
+		var k int
+		k, more = c.entriesOf(&begun, n)
+		c.pass(k)
 	}
+	c.row += int64(n)
 	return nil
+}
+
+// pass goes over k entries of the page.
+func (c *cursor) pass(k int) {
+	if c.maxDefinition == 0 {
+		c.value += k
+	} else {
+		c.value += countLevel(c.definitions[c.entry:c.entry+k], c.maxDefinition)
+	}
+	c.entry += k
 }
 
 // seek goes to the page that holds row, unless reading on comes to it.

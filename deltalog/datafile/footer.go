@@ -42,9 +42,9 @@ func appendOffsetIndex(t *thriftWriter, m *chunkMeta) {
 }
 
 // appendFooter writes FileMetaData.
-func appendFooter(t *thriftWriter, s *schema.Schema, leaves []*leaf, groups []rowGroup, codec int32, createdBy string) {
+func appendFooter(t *thriftWriter, elements []*element, leaves int, groups []rowGroup, codec int32, createdBy string) {
 	t.i32(1, 2)
-	appendSchema(t, s, leaves)
+	appendSchema(t, elements)
 	var rows int64
 	for i := range groups {
 		rows += groups[i].rows
@@ -57,7 +57,7 @@ func appendFooter(t *thriftWriter, s *schema.Schema, leaves []*leaf, groups []ro
 		t.close()
 	}
 	t.string(6, createdBy)
-	t.list(7, thriftStruct, len(leaves))
+	t.list(7, thriftStruct, leaves)
 	for range leaves {
 		t.element()
 		t.empty(1)
@@ -132,6 +132,7 @@ const (
 // Parquet's converted types, which older readers go by.
 const (
 	convertedUTF8      = 0
+	convertedMap       = 1
 	convertedList      = 3
 	convertedDecimal   = 5
 	convertedDate      = 6
@@ -140,39 +141,17 @@ const (
 	convertedInt16     = 16
 )
 
-func appendSchema(t *thriftWriter, s *schema.Schema, leaves []*leaf) {
-	n := 1 + len(leaves)
-	for _, l := range leaves {
-		if l.list {
-			n += 2
-		}
+func appendSchema(t *thriftWriter, elements []*element) {
+	n := 1
+	for _, e := range elements {
+		n += e.count()
 	}
 	t.list(2, thriftStruct, n)
 	t.element()
 	t.string(4, "schema")
-	t.i32(5, int32(len(leaves)))
+	t.i32(5, int32(len(elements)))
 	t.close()
-	for _, l := range leaves {
-		if !l.list {
-			appendElement(t, l, l.name, repetition(l.optional))
-			continue
-		}
-		t.element()
-		t.i32(3, repetition(l.optional))
-		t.string(4, l.name)
-		t.i32(5, 1)
-		t.i32(6, convertedList)
-		t.open(10)
-		t.empty(3)
-		t.close()
-		t.close()
-		t.element()
-		t.i32(3, parquetRepeated)
-		t.string(4, "list")
-		t.i32(5, 1)
-		t.close()
-		appendElement(t, l, "element", repetition(l.elemNull))
-	}
+	appendElements(t, elements)
 }
 
 func repetition(optional bool) int32 {
@@ -182,49 +161,65 @@ func repetition(optional bool) int32 {
 	return parquetRequired
 }
 
-// appendElement writes the SchemaElement of a leaf.
-func appendElement(t *thriftWriter, l *leaf, name string, repetition int32) {
+// appendLeaf writes the SchemaElement of a leaf.
+func appendLeaf(t *thriftWriter, e *element) {
+	l := e.leaf
 	t.element()
 	t.i32(1, l.physical)
 	if l.physical == parquetFixed {
 		t.i32(2, int32(l.width))
 	}
-	t.i32(3, repetition)
-	t.string(4, name)
+	t.i32(3, e.repetition)
+	t.string(4, e.name)
 	switch l.typ.Kind {
 	case schema.String:
 		t.i32(6, convertedUTF8)
-		t.open(10)
-		t.empty(1)
-		t.close()
 	case schema.Byte:
 		t.i32(6, convertedInt8)
-		appendIntType(t, 8)
 	case schema.Short:
 		t.i32(6, convertedInt16)
-		appendIntType(t, 16)
 	case schema.Date:
 		t.i32(6, convertedDate)
-		t.open(10)
-		t.empty(6)
-		t.close()
 	case schema.Decimal:
 		t.i32(6, convertedDecimal)
 		t.i32(7, int32(l.typ.Scale))
 		t.i32(8, int32(l.typ.Precision))
+	case schema.Timestamp:
+		t.i32(6, convertedTimestamp)
+	}
+	if e.id > 0 {
+		t.i32(9, e.id)
+	}
+	appendLogicalType(t, l.typ)
+	t.close()
+}
+
+func appendLogicalType(t *thriftWriter, typ schema.Type) {
+	switch typ.Kind {
+	case schema.String:
+		t.open(10)
+		t.empty(1)
+		t.close()
+	case schema.Byte:
+		appendIntType(t, 8)
+	case schema.Short:
+		appendIntType(t, 16)
+	case schema.Date:
+		t.open(10)
+		t.empty(6)
+		t.close()
+	case schema.Decimal:
 		t.open(10)
 		t.open(5)
-		t.i32(1, int32(l.typ.Scale))
-		t.i32(2, int32(l.typ.Precision))
+		t.i32(1, int32(typ.Scale))
+		t.i32(2, int32(typ.Precision))
 		t.close()
 		t.close()
 	case schema.Timestamp:
-		t.i32(6, convertedTimestamp)
 		appendTimestampType(t, true)
 	case schema.TimestampNTZ:
 		appendTimestampType(t, false)
 	}
-	t.close()
 }
 
 func appendIntType(t *thriftWriter, width int8) {

@@ -23,14 +23,32 @@ func genPrimitive() *rapid.Generator[schema.Type] {
 	})
 }
 
-// genType draws any type that a column can hold.
-func genType() *rapid.Generator[schema.Type] {
+// genType draws any type that a column can hold, nested up to three deep.
+func genType() *rapid.Generator[schema.Type] { return genNested(3) }
+
+func genNested(depth int) *rapid.Generator[schema.Type] {
 	return rapid.Custom(func(t *rapid.T) schema.Type {
-		ty := genPrimitive().Draw(t, "type")
-		if rapid.IntRange(0, 3).Draw(t, "array") == 0 {
-			return schema.Type{Kind: schema.Array, Elem: &ty, ElemNull: rapid.Bool().Draw(t, "elemNull")}
+		inner := func() *schema.Type {
+			ty := genNested(depth-1).Draw(t, "inner")
+			return &ty
 		}
-		return ty
+		shape := 9
+		if depth > 0 {
+			shape = rapid.IntRange(0, 9).Draw(t, "shape")
+		}
+		switch shape {
+		case 0, 1:
+			return schema.Type{Kind: schema.Array, Elem: inner(), ElemNull: rapid.Bool().Draw(t, "elemNull")}
+		case 2:
+			return schema.Type{Kind: schema.Map, Key: inner(), Value: inner(), ValueNull: rapid.Bool().Draw(t, "valueNull")}
+		case 3, 4:
+			ty := schema.Type{Kind: schema.Struct}
+			for i := range rapid.IntRange(1, 3).Draw(t, "fields") {
+				ty.Fields = append(ty.Fields, schema.Field{Name: fmt.Sprintf("f%d", i), Type: *inner(), Nullable: rapid.Bool().Draw(t, "nullable")})
+			}
+			return ty
+		}
+		return genPrimitive().Draw(t, "type")
 	})
 }
 
@@ -87,6 +105,17 @@ func appendRandom(t *rapid.T, c *Column, nullable bool) {
 			appendRandom(t, c.Elem, c.Type.ElemNull)
 		}
 		c.EndArray()
+	case mapping:
+		for range rapid.IntRange(0, 3).Draw(t, "entries") {
+			appendRandom(t, c.Key, false)
+			appendRandom(t, c.Value, c.Type.ValueNull)
+		}
+		c.EndMap()
+	case record:
+		for i, f := range c.Fields {
+			appendRandom(t, f, c.Type.Fields[i].Nullable)
+		}
+		c.EndStruct()
 	}
 }
 

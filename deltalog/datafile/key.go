@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -22,11 +23,14 @@ const (
 	tagTimestamp    = 0x09 // as tagInteger
 	tagTimestampNTZ = 0x0a // as tagInteger
 	tagArray        = 0x0b // number of elements as uvarint, then the elements
+	tagStruct       = 0x0c // number of fields as uvarint, then the fields
+	tagMap          = 0x0d // number of entries as uvarint, then keys and values, sorted
 )
 
 // AppendKey appends the canonical encoding of a row of the key columns to dst.
 // It delimits itself, column by column; rows of columns of the same types are
-// equal exactly when their encodings are. Integers of any width encode alike,
+// equal exactly when their encodings are; see [KeySupported] for the types that
+// a key may have. Integers of any width encode alike,
 // NULL equals NULL, NaN equals NaN and 0.0 equals -0.0. Fixed-width values sort
 // as their encodings do. The encoding is the same in every release: it is
 // stored in index files.
@@ -96,8 +100,41 @@ func appendValue(dst []byte, c *Column, row int, foldZero bool) []byte {
 			dst = appendValue(dst, c.Elem, i, foldZero)
 		}
 		return dst
+	case schema.Struct:
+		dst = binary.AppendUvarint(append(dst, tagStruct), uint64(len(c.Fields)))
+		for _, f := range c.Fields {
+			dst = appendValue(dst, f, row, foldZero)
+		}
+		return dst
+	case schema.Map:
+		from, to := int(c.Off[row]), int(c.Off[row+1])
+		dst = binary.AppendUvarint(append(dst, tagMap), uint64(to-from))
+		start := len(dst)
+		ends := make([]int, 0, to-from)
+		for i := from; i < to; i++ {
+			dst = appendValue(dst, c.Key, i, foldZero)
+			dst = appendValue(dst, c.Value, i, foldZero)
+			ends = append(ends, len(dst)-start)
+		}
+		sortPieces(dst[start:], ends)
+		return dst
 	}
 	panic("datafile: " + c.Type.String() + " has no canonical encoding")
+}
+
+// sortPieces sorts the parts of b that end there: the order that the entries of
+// a map have in their column means nothing.
+func sortPieces(b []byte, ends []int) {
+	all, at := string(b), 0
+	pieces := make([]string, len(ends))
+	for i, end := range ends {
+		pieces[i] = all[at:end]
+		at = end
+	}
+	slices.Sort(pieces)
+	for _, p := range pieces {
+		b = b[copy(b, p):]
+	}
 }
 
 func appendInt(dst []byte, v int64) []byte {

@@ -117,8 +117,8 @@ func TestTruncateUndoesARow(t *testing.T) {
 		}
 		before := c.Clone()
 		// A row that is given up on half-way leaves elements without an end.
-		if c.Elem != nil {
-			appendRandom(t, c.Elem, true)
+		if in := c.children(); in != nil {
+			appendRandom(t, in[0], true)
 		} else {
 			appendRandom(t, c, true)
 		}

@@ -2,7 +2,6 @@ package datafile
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/big"
 	"math/bits"
@@ -21,11 +20,13 @@ const (
 	parquetFixed   = 7
 )
 
-// leaf is how one field becomes one column of a Parquet file.
+// leaf is a column of a Parquet file: a field, or a part of one, whose values
+// have no parts.
 type leaf struct {
-	name string
-	path []string
-	// typ is the type of the values: of an array, that of its elements.
+	name   string   // of the field that it is of, for errors
+	column int      // the index of that
+	path   []string // in the file
+	// typ is the type of the values.
 	typ      schema.Type
 	storage  storage // of typ
 	physical int32
@@ -35,39 +36,46 @@ type leaf struct {
 	// wideMin and wideMax are what wide decimals may be.
 	wideMin, wideMax [16]byte
 
-	list       bool
-	optional   bool // the field may be NULL
-	elemNull   bool
+	// steps lead from the field to the values.
+	steps      []step
 	definition byte // the level of a value
+	repetition byte // the most that there is
+
+	// stats is the path of the field that statistics are of, by the names in
+	// the file, and logical by those of the schema; nil where another leaf of
+	// the field gathers them. It ends at the first array or map.
+	stats, logical []string
 }
 
-func newLeaf(f schema.Field) (*leaf, error) {
-	if err := Supported(f.Type); err != nil {
-		return nil, fmt.Errorf("column %q: %w", f.Name, err)
-	}
-	l := &leaf{name: f.Name, path: []string{f.Name}, typ: f.Type, optional: f.Nullable}
-	if l.optional {
-		l.definition = 1
-	}
-	if f.Type.Kind == schema.Array {
-		l.list, l.typ, l.elemNull = true, *f.Type.Elem, f.Type.ElemNull
-		l.path = []string{f.Name, "list", "element"}
-		l.definition++
-		if l.elemNull {
-			l.definition++
-		}
-	}
-	l.storage = storageOf(l.typ)
-	l.physical, l.width = physicalOf(l.typ)
-	l.min, l.max = rangeOf(l.typ)
+// step is one part of the way to a leaf.
+type step struct {
+	kind     storage // record, list, mapping; anything else is the end
+	optional bool    // it may be NULL
+	child    int     // which part of a record or a mapping comes next
+	counted  bool    // statistics count where it is NULL
+}
+
+// flat tells whether the leaf is a field of its own, list whether it is the
+// elements of one.
+func (l *leaf) flat() bool { return len(l.steps) == 1 }
+func (l *leaf) list() bool { return len(l.steps) == 2 && l.steps[0].kind == list }
+
+// optional tells whether the field may be NULL.
+func (l *leaf) optional() bool { return l.steps[0].optional }
+
+// newLeaf returns a leaf of values of a primitive type.
+func newLeaf(t schema.Type) *leaf {
+	l := &leaf{typ: t, storage: storageOf(t)}
+	l.physical, l.width = physicalOf(t)
+	l.min, l.max = rangeOf(t)
 	if l.storage == wide {
-		n := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(l.typ.Precision)), nil)
+		n := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(t.Precision)), nil)
 		n.Sub(n, big.NewInt(1)).FillBytes(l.wideMax[:])
 		lo, borrow := bits.Sub64(0, binary.BigEndian.Uint64(l.wideMax[8:]), 0)
 		hi, _ := bits.Sub64(0, binary.BigEndian.Uint64(l.wideMax[:8]), borrow)
 		putDecimal128(&l.wideMin, int64(hi), lo)
 	}
-	return l, nil
+	return l
 }
 
 // physicalOf returns the physical type and the bytes of a value.

@@ -61,7 +61,7 @@ const (
 // newPageReader returns a reader of a chunk of a file of size bytes.
 func newPageReader(r io.ReaderAt, size int64, s *source, m *format.ColumnMetaData, rows int64) (*pageReader, error) {
 	p := &pageReader{
-		r: r, physical: s.leaf.Type().Kind(), maxDefinition: s.maxDefinition, maxRepetition: byte(s.leaf.MaxRepetitionLevel()),
+		r: r, physical: s.leaf.Type().Kind(), maxDefinition: s.maxDefinition, maxRepetition: s.maxRepetition,
 		codec: m.Codec, values: m.NumValues, uncompressed: m.TotalUncompressedSize, start: m.DataPageOffset,
 	}
 	if p.physical == parquet.FixedLenByteArray {
@@ -74,7 +74,7 @@ func newPageReader(r io.ReaderAt, size int64, s *source, m *format.ColumnMetaDat
 	switch {
 	case p.start < 0 || m.TotalCompressedSize < 0 || p.end > size:
 		return nil, fmt.Errorf("%w: chunk of %d bytes at %d in a file of %d", ErrCorrupt, m.TotalCompressedSize, p.start, size)
-	case p.values < 0 || !s.list && p.values != rows || s.list && p.values < rows:
+	case p.values < 0 || s.maxRepetition == 0 && p.values != rows || p.values < rows:
 		return nil, fmt.Errorf("%w: chunk of %d values for %d rows", ErrCorrupt, p.values, rows)
 	case p.physical == parquet.FixedLenByteArray && p.width <= 0:
 		return nil, fmt.Errorf("%w: byte strings of length %d", ErrCorrupt, p.width)

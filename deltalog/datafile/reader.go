@@ -22,8 +22,9 @@ type File struct {
 	file    *parquet.File
 	groups  []format.RowGroup
 	first   []int64 // index in the file of each row group's first row
-	columns map[string]*source
 	schema  *schema.Schema
+	mapping schema.Mapping
+	hasIDs  bool // whether any column has a field id
 }
 
 // minFile is the magic twice, and the footer's length.
@@ -50,7 +51,7 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, columns: make(map[string]*source), schema: new(schema.Schema)}
+	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, schema: new(schema.Schema)}
 	var rows int64
 	for i := range f.groups {
 		n := f.groups[i].NumRows
@@ -64,10 +65,9 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 		return nil, fmt.Errorf("%w: row groups hold %d rows, the footer says %d", ErrCorrupt, rows, file.NumRows())
 	}
 	for _, c := range file.Root().Columns() {
-		s := newSource(c)
-		f.columns[c.Name()] = s
-		if s.err == nil {
-			f.schema.Fields = append(f.schema.Fields, schema.Field{Name: c.Name(), Type: s.field, Nullable: c.Optional()})
+		f.hasIDs = f.hasIDs || c.ID() != 0
+		if t, err := describe(c); err == nil {
+			f.schema.Fields = append(f.schema.Fields, schema.Field{Name: c.Name(), Type: t, Nullable: c.Optional()})
 		}
 	}
 	return f, nil
@@ -100,11 +100,20 @@ func guard(err *error) {
 	}
 }
 
+// Mapped returns the file with its columns found as a table's column mapping
+// says. The file that it is called on stays as it is.
+func (f *File) Mapped(m schema.Mapping) *File {
+	mapped := *f
+	mapped.mapping = m
+	return &mapped
+}
+
 // Rows returns the number of rows.
 func (f *File) Rows() int64 { return f.file.NumRows() }
 
-// Schema returns the columns as the file's footer describes them. Columns that
-// cannot be held are left out. It is not to be changed.
+// Schema returns the columns as the file's footer describes them, by the names
+// that they have there. Columns, and fields of structs, that cannot be held are
+// left out. It is not to be changed.
 func (f *File) Schema() *schema.Schema { return f.schema }
 
 // ReadOptions say how a file is read.
@@ -115,8 +124,9 @@ type ReadOptions struct {
 
 const defaultBatchRows = 8192
 
-// Read yields the columns of want, found by name, batch by batch in the order
-// of the file. Columns that the file lacks are NULL. A batch is valid until the
+// Read yields the columns of want, found by name or as [File.Mapped] says, batch
+// by batch in the order of the file. Columns that the file lacks, and fields of
+// structs, are NULL. A batch is valid until the
 // next iteration. It ends with the first error; ErrMismatch and ErrUnsupported
 // tell that the file's column is of a type that cannot become the wanted one.
 //
@@ -126,14 +136,19 @@ func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) 
 		opts.BatchRows = defaultBatchRows
 	}
 	return func(yield func(*Batch, error) bool) {
+		shapes, err := f.shapes(want)
+		if err != nil {
+			yield(nil, fmt.Errorf("read data file: %w", err))
+			return
+		}
 		b := NewBatch(want)
 		for i := range f.groups {
-			cursors, err := f.cursors(i, want)
+			fields, err := f.open(i, want, shapes)
 			if err != nil {
 				yield(nil, fmt.Errorf("read data file: %w", err))
 				return
 			}
-			more, err := f.readGroup(ctx, b, cursors, i, opts.BatchRows, yield)
+			more, err := f.readGroup(ctx, b, fields, i, opts.BatchRows, yield)
 			if err != nil {
 				yield(nil, fmt.Errorf("read data file: %w", err))
 				return
@@ -147,7 +162,7 @@ func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) 
 
 // readGroup yields one row group's batches; more is false when the caller has
 // had enough.
-func (f *File) readGroup(ctx context.Context, b *Batch, cursors []*cursor, group, batchRows int, yield func(*Batch, error) bool) (more bool, err error) {
+func (f *File) readGroup(ctx context.Context, b *Batch, fields []*fieldReader, group, batchRows int, yield func(*Batch, error) bool) (more bool, err error) {
 	rows := f.groups[group].NumRows
 	for at := int64(0); at < rows; {
 		if err := ctx.Err(); err != nil {
@@ -155,7 +170,7 @@ func (f *File) readGroup(ctx context.Context, b *Batch, cursors []*cursor, group
 		}
 		n := int(min(rows-at, int64(batchRows)))
 		b.Reset()
-		if err := readColumns(b, cursors, n); err != nil {
+		if err := readColumns(b, fields, n); err != nil {
 			return false, err
 		}
 		b.First = f.first[group] + at
@@ -167,8 +182,8 @@ func (f *File) readGroup(ctx context.Context, b *Batch, cursors []*cursor, group
 	return true, nil
 }
 
-func readColumns(b *Batch, cursors []*cursor, n int) error {
-	for i, c := range cursors {
+func readColumns(b *Batch, fields []*fieldReader, n int) error {
+	for i, c := range fields {
 		if c == nil {
 			b.Cols[i].Grow(n, 0)
 			for range n {
@@ -192,6 +207,10 @@ func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) 
 			return nil, fmt.Errorf("read rows of data file: %w: row %d of %d", ErrMismatch, row, f.Rows())
 		}
 	}
+	shapes, err := f.shapes(want)
+	if err != nil {
+		return nil, fmt.Errorf("read rows of data file: %w", err)
+	}
 	for len(rows) > 0 {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("read rows of data file: %w", err)
@@ -199,7 +218,7 @@ func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) 
 		group := sort.Search(len(f.first), func(i int) bool { return f.first[i] > rows[0] }) - 1
 		end := f.first[group] + f.groups[group].NumRows
 		n := sort.Search(len(rows), func(i int) bool { return rows[i] >= end })
-		if err := f.pickRows(b, want, group, rows[:n]); err != nil {
+		if err := f.pickRows(b, want, shapes, group, rows[:n]); err != nil {
 			return nil, fmt.Errorf("read rows of data file: %w", err)
 		}
 		rows = rows[n:]
@@ -208,54 +227,75 @@ func (f *File) ReadRows(ctx context.Context, want *schema.Schema, rows []int64) 
 }
 
 // pickRows appends rows of one row group.
-func (f *File) pickRows(b *Batch, want *schema.Schema, group int, rows []int64) error {
-	cursors, err := f.cursors(group, want)
+func (f *File) pickRows(b *Batch, want *schema.Schema, shapes []*shape, group int, rows []int64) error {
+	fields, err := f.open(group, want, shapes)
 	if err != nil {
 		return err
 	}
-	for i, c := range cursors {
-		if c == nil {
+	for i, r := range fields {
+		if r == nil {
 			for range rows {
 				b.Cols[i].AppendNull()
 			}
 			continue
 		}
-		locations, err := f.locations(group, c)
-		if err == nil {
-			err = c.pick(b.Cols[i], rows, locations)
+		for _, c := range r.cursors {
+			locations, err := f.locations(group, c)
+			if err != nil {
+				return fmt.Errorf("column %q: %w", b.Names[i], err)
+			}
+			r.locations = append(r.locations, locations)
 		}
-		if err != nil {
+		if err := r.pick(b.Cols[i], rows); err != nil {
 			return fmt.Errorf("column %q: %w", b.Names[i], err)
 		}
 	}
 	return nil
 }
 
-// cursors opens the wanted columns of a row group; nil stands for a column that
-// the file lacks.
-func (f *File) cursors(group int, want *schema.Schema) (cursors []*cursor, err error) {
+// shapes finds the wanted columns; nil stands for one that the file lacks.
+func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 	defer guard(&err)
-	cursors = make([]*cursor, len(want.Fields))
+	if f.mapping == schema.ByID && !f.hasIDs {
+		return nil, fmt.Errorf("%w: the table's columns go by ids, and the file has none", ErrMismatch)
+	}
+	shapes = make([]*shape, len(want.Fields))
+	for i := range want.Fields {
+		field := &want.Fields[i]
+		c, err := find(f.mapping, f.file.Root(), field)
+		switch {
+		case err != nil:
+		case c == nil:
+			err = Supported(field.Type)
+		default:
+			shapes[i], err = shapeOf(f.mapping, &field.Type, c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("column %q: %w", field.Name, err)
+		}
+	}
+	return shapes, nil
+}
+
+// open begins to read a row group; nil stands for a column that the file lacks.
+func (f *File) open(group int, want *schema.Schema, shapes []*shape) (fields []*fieldReader, err error) {
+	defer guard(&err)
+	fields = make([]*fieldReader, len(shapes))
 	g := &f.groups[group]
-	for i, field := range want.Fields {
-		s := f.columns[field.Name]
+	for i, s := range shapes {
 		if s == nil {
-			if err := Supported(field.Type); err != nil {
-				return nil, fmt.Errorf("column %q: %w", field.Name, err)
-			}
 			continue
 		}
-		convert, err := s.converter(field.Type)
-		if err != nil {
-			return nil, fmt.Errorf("column %q: %w", field.Name, err)
+		fields[i] = &fieldReader{shape: s, cursors: make([]*cursor, len(s.leaves))}
+		for j, l := range s.leaves {
+			pages, err := newPageReader(f.r, f.size, l, &g.Columns[l.leaf.Index()].MetaData, g.NumRows)
+			if err != nil {
+				return nil, fmt.Errorf("column %q: %w", want.Fields[i].Name, err)
+			}
+			fields[i].cursors[j] = &cursor{source: l, pages: pages, rows: g.NumRows, first: f.first[group]}
 		}
-		pages, err := newPageReader(f.r, f.size, s, &g.Columns[s.leaf.Index()].MetaData, g.NumRows)
-		if err != nil {
-			return nil, fmt.Errorf("column %q: %w", field.Name, err)
-		}
-		cursors[i] = &cursor{source: s, convert: convert, pages: pages, rows: g.NumRows, first: f.first[group]}
 	}
-	return cursors, nil
+	return fields, nil
 }
 
 // locations reads where the pages of a chunk are; none where the file does not

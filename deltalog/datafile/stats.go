@@ -22,10 +22,11 @@ type Stats struct {
 	Columns []ColumnStats
 }
 
-// ColumnStats are the statistics of one column.
+// ColumnStats are the statistics of one column, or of one field of a struct.
 type ColumnStats struct {
-	// Name is the column's.
-	Name string
+	// Path holds the names of the column and of the fields within, as they are
+	// in the file. It is not to be changed.
+	Path []string
 	// Nulls counts the rows that are NULL.
 	Nulls int64
 
@@ -36,7 +37,7 @@ type ColumnStats struct {
 // add takes over what a row group's chunk gathered.
 func (s *ColumnStats) add(c *chunk) {
 	s.Nulls += c.nulls
-	if !c.list {
+	if c.repetition == 0 {
 		s.bounds.merge(&c.bounds, c.storage)
 	}
 }
@@ -48,32 +49,51 @@ func (s *ColumnStats) add(c *chunk) {
 func (s Stats) MarshalJSON() ([]byte, error) {
 	b := append([]byte(nil), `{"numRecords":`...)
 	b = strconv.AppendInt(b, s.Rows, 10)
-	b = s.object(b, `,"minValues":{`, func(b []byte, c *ColumnStats) []byte { return c.appendMin(b) })
-	b = s.object(b, `,"maxValues":{`, func(b []byte, c *ColumnStats) []byte { return c.appendMax(b) })
-	b = s.object(b, `,"nullCount":{`, func(b []byte, c *ColumnStats) []byte { return strconv.AppendInt(b, c.Nulls, 10) })
+	for _, part := range []struct {
+		open  string
+		value func([]byte, *ColumnStats) []byte
+	}{
+		{`,"minValues":`, func(b []byte, c *ColumnStats) []byte { return c.appendMin(b) }},
+		{`,"maxValues":`, func(b []byte, c *ColumnStats) []byte { return c.appendMax(b) }},
+		{`,"nullCount":`, func(b []byte, c *ColumnStats) []byte { return strconv.AppendInt(b, c.Nulls, 10) }},
+	} {
+		b = append(b, part.open...)
+		b, _ = appendObject(b, s.Columns, 0, part.value)
+	}
 	return append(b, '}'), nil
 }
 
-// object appends one value a column; a column for which none is appended is
-// left out.
-func (s Stats) object(b []byte, open string, value func([]byte, *ColumnStats) []byte) []byte {
-	b = append(b, open...)
-	first := true
-	for i := range s.Columns {
-		c := &s.Columns[i]
+// appendObject appends one value a column, and an object for the fields of a
+// struct, which follow each other. A column for which no value is appended is
+// left out; some tells whether any was not.
+func appendObject(b []byte, columns []ColumnStats, depth int, value func([]byte, *ColumnStats) []byte) (_ []byte, some bool) {
+	b = append(b, '{')
+	for len(columns) > 0 {
+		n := 1
+		name := columns[0].Path[depth]
+		for n < len(columns) && columns[n].Path[depth] == name && len(columns[n].Path) > depth+1 {
+			n++
+		}
 		before := len(b)
-		if !first {
+		if some {
 			b = append(b, ',')
 		}
-		b = append(appendJSONString(b, c.Name), ':')
+		b = append(appendJSONString(b, name), ':')
 		at := len(b)
-		if b = value(b, c); len(b) == at {
-			b = b[:before]
-			continue
+		added := false
+		if len(columns[0].Path) > depth+1 {
+			b, added = appendObject(b, columns[:n], depth+1, value)
+		} else {
+			b = value(b, &columns[0])
+			added = len(b) > at
 		}
-		first = false
+		if !added {
+			b = b[:before]
+		}
+		some = some || added
+		columns = columns[n:]
 	}
-	return append(b, '}')
+	return append(b, '}'), some
 }
 
 func appendJSONString(b []byte, s string) []byte {
@@ -83,7 +103,7 @@ func appendJSONString(b []byte, s string) []byte {
 
 // bounded tells whether the column has bounds that Delta can hold.
 func (c *ColumnStats) bounded() bool {
-	if c.leaf.list || !c.bounds.has || c.bounds.nan {
+	if c.leaf.repetition > 0 || !c.bounds.has || c.bounds.nan {
 		return false
 	}
 	switch c.leaf.typ.Kind {

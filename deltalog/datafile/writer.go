@@ -20,11 +20,16 @@ type WriterOptions struct {
 	RowGroupRows int
 	// Codec compresses pages.
 	Codec Codec
+	// Mapping says under which names, and with which ids, columns are stored.
+	Mapping schema.Mapping
 	// StatsColumns is for how many of the first columns statistics are
-	// gathered. Zero means 32, negative none.
+	// gathered, the fields of a struct counting one by one. Zero means 32,
+	// negative none.
 	StatsColumns int
 	// StatsNames names the columns to gather statistics for, in place of
-	// StatsColumns, unless it is nil.
+	// StatsColumns, unless it is nil: by their names, or as a.b for the field b
+	// of the struct a, with backquotes around names that hold a dot. A struct's
+	// name means all its fields.
 	StatsNames []string
 	// CreatedBy names the software in the file's footer. Empty means millrace.
 	// A name without a version gets one: without, parquet-mr distrusts bounds.
@@ -53,10 +58,10 @@ type Writer struct {
 	w         io.Writer
 	opts      WriterOptions
 	codec     int32
-	leaves    []*leaf
-	chunks    []*chunk
+	elements  []*element
+	chunks    []*chunk // of the leaves
 	stats     []ColumnStats
-	indexed   []bool // which columns statistics are gathered for
+	indexed   []bool // which leaves statistics are gathered of
 	groupRows int
 	rows      int64
 	offset    int64
@@ -68,7 +73,7 @@ type Writer struct {
 var errClosed = errors.New("writer is closed")
 
 // NewWriter returns a writer to w of the columns of opts.Schema. A type that is
-// not held is ErrUnsupported.
+// not held is ErrUnsupported. Columns and fields of type void are left out.
 func NewWriter(w io.Writer, opts WriterOptions) (*Writer, error) {
 	if len(opts.Schema.Fields) == 0 {
 		return nil, fmt.Errorf("write data file: %w: schema has no columns", ErrMismatch)
@@ -89,20 +94,28 @@ func NewWriter(w io.Writer, opts WriterOptions) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	n := len(opts.Schema.Fields)
-	out := &Writer{
-		w: w, opts: opts, codec: codec,
-		leaves: make([]*leaf, n), chunks: make([]*chunk, n), stats: make([]ColumnStats, n), indexed: make([]bool, n),
+	elements, leaves, err := newTree(opts.Schema, opts.Mapping)
+	if err != nil {
+		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	for i, f := range opts.Schema.Fields {
-		if out.leaves[i], err = newLeaf(f); err != nil {
-			return nil, fmt.Errorf("write data file: %w", err)
-		}
-		out.chunks[i] = newChunk(out.leaves[i], opts.Codec)
-		out.stats[i] = ColumnStats{Name: f.Name, leaf: out.leaves[i]}
-		out.indexed[i] = i < opts.StatsColumns
-		if opts.StatsNames != nil {
-			out.indexed[i] = slices.Contains(opts.StatsNames, f.Name)
+	if len(leaves) == 0 {
+		return nil, fmt.Errorf("write data file: %w: schema has no columns with values", ErrMismatch)
+	}
+	out := &Writer{
+		w: w, opts: opts, codec: codec, elements: elements,
+		chunks: make([]*chunk, len(leaves)), stats: make([]ColumnStats, len(leaves)), indexed: make([]bool, len(leaves)),
+	}
+	wanted := 0
+	for i, l := range leaves {
+		out.chunks[i] = newChunk(l, opts.Codec)
+		out.stats[i] = ColumnStats{Path: l.stats, leaf: l}
+		switch {
+		case l.stats == nil:
+		case opts.StatsNames != nil:
+			out.indexed[i] = slices.ContainsFunc(opts.StatsNames, l.named)
+		default:
+			out.indexed[i] = wanted < opts.StatsColumns
+			wanted++
 		}
 	}
 	return out, nil
@@ -127,13 +140,14 @@ func (w *Writer) write(b *Batch) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	cols := make([]*Column, len(w.leaves))
-	for i, l := range w.leaves {
-		if cols[i] = b.Column(l.name); cols[i] == nil {
+	cols := make([]*Column, len(w.opts.Schema.Fields))
+	for i := range cols {
+		f := &w.opts.Schema.Fields[i]
+		if cols[i] = b.Column(f.Name); cols[i] == nil {
 			continue
 		}
-		if have, want := cols[i].Type, w.opts.Schema.Fields[i].Type; !sameValues(have, want) {
-			return fmt.Errorf("column %q: %w: it is of type %s, not %s", l.name, ErrMismatch, have, want)
+		if have, want := cols[i].Type, f.Type; !sameValues(have, want) {
+			return fmt.Errorf("column %q: %w: it is of type %s, not %s", f.Name, ErrMismatch, have, want)
 		}
 	}
 	for from := 0; from < b.Rows(); {
@@ -146,24 +160,68 @@ func (w *Writer) write(b *Batch) error {
 	return nil
 }
 
-// sameValues tells whether columns of two types hold the same values, NULLs in
-// arrays aside.
+// sameValues tells whether columns of two types hold the same values, NULLs
+// aside.
 func sameValues(a, b schema.Type) bool {
-	if a.Kind == schema.Array && b.Kind == schema.Array {
-		return sameValues(*a.Elem, *b.Elem)
+	if a.Kind != b.Kind || a.Precision != b.Precision || a.Scale != b.Scale || len(a.Fields) != len(b.Fields) {
+		return false
 	}
-	return a.Equal(b)
+	for i := range a.Fields {
+		if a.Fields[i].Name != b.Fields[i].Name {
+			return false
+		}
+	}
+	inA, inB := parts(a), parts(b)
+	for i := range inA {
+		if !sameValues(*inA[i], *inB[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// named tells whether a name in WriterOptions.StatsNames means the leaf.
+func (l *leaf) named(name string) bool {
+	if name == l.logical[0] {
+		return true
+	}
+	path := SplitName(name)
+	return len(path) > 0 && len(path) <= len(l.logical) && slices.Equal(path, l.logical[:len(path)])
+}
+
+// SplitName returns the parts of a name such as a.b, of the field b of a column
+// a. Parts in backquotes may hold dots, and backquotes that are doubled. Spaces
+// around parts are dropped.
+func SplitName(name string) []string {
+	var path []string
+	var part strings.Builder
+	quoted := false
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c == '`' && quoted && i+1 < len(name) && name[i+1] == '`':
+			part.WriteByte(c)
+			i++
+		case c == '`':
+			quoted = !quoted
+		case c == '.' && !quoted:
+			path = append(path, strings.TrimSpace(part.String()))
+			part.Reset()
+		default:
+			part.WriteByte(c)
+		}
+	}
+	return append(path, strings.TrimSpace(part.String()))
 }
 
 // writeRows appends rows to the current row group, and ends it when it is full.
 func (w *Writer) writeRows(cols []*Column, from, to int) error {
 	held := 0
-	for i, c := range w.chunks {
+	for _, c := range w.chunks {
 		var err error
-		if cols[i] == nil {
+		if col := cols[c.column]; col == nil {
 			err = c.writeNulls(to - from)
 		} else {
-			err = c.write(cols[i], from, to)
+			err = c.write(col, from, to)
 		}
 		if err != nil {
 			return err
@@ -234,7 +292,7 @@ func (w *Writer) close() error {
 		}
 	}
 	t.reset()
-	appendFooter(t, w.opts.Schema, w.leaves, w.groups, w.codec, w.opts.CreatedBy)
+	appendFooter(t, w.elements, len(w.chunks), w.groups, w.codec, w.opts.CreatedBy)
 	size := len(t.b)
 	return w.put(append(binary.LittleEndian.AppendUint32(t.b, uint32(size)), magic...))
 }

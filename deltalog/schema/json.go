@@ -181,8 +181,8 @@ func (t *typeJSON) buildStruct(depth int) (Type, error) {
 
 // primitive reads the name of a type without parts.
 func primitive(name, at string) (Type, error) {
-	for k := Boolean; k <= TimestampNTZ; k++ {
-		if k != Decimal && kindNames[k] == name {
+	for k := Boolean; k <= Void; k++ {
+		if k != Decimal && k.Primitive() && kindNames[k] == name {
 			return Type{Kind: k}, nil
 		}
 	}

@@ -3,7 +3,7 @@
 // https://github.com/delta-io/delta/blob/master/PROTOCOL.md#schema-serialization-format
 //
 // Metadata of fields is kept as it was read, known or not. Types that this
-// package does not know (void, variant, geometry, intervals) are refused by
+// package does not know (variant, geometry, intervals) are refused by
 // name with [ErrUnsupported].
 package schema
 
@@ -47,13 +47,15 @@ const (
 	Array
 	Struct
 	Map
+	// Void has no value but NULL. Data files do not hold such columns.
+	Void
 )
 
 var kindNames = [...]string{
 	Boolean: "boolean", Byte: "byte", Short: "short", Integer: "integer", Long: "long",
 	Float: "float", Double: "double", Decimal: "decimal", String: "string", Binary: "binary",
 	Date: "date", Timestamp: "timestamp", TimestampNTZ: "timestamp_ntz",
-	Array: "array", Struct: "struct", Map: "map",
+	Array: "array", Struct: "struct", Map: "map", Void: "void",
 }
 
 // String returns the name that Delta gives the kind.
@@ -65,7 +67,7 @@ func (k Kind) String() string {
 }
 
 // Primitive tells whether values of the kind have no parts.
-func (k Kind) Primitive() bool { return k >= Boolean && k <= TimestampNTZ }
+func (k Kind) Primitive() bool { return k >= Boolean && k <= TimestampNTZ || k == Void }
 
 // MaxPrecision is the most digits that a decimal has.
 const MaxPrecision = 38
