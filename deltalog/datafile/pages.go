@@ -9,14 +9,15 @@ import (
 	"math/bits"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/encoding"
 	"github.com/parquet-go/parquet-go/format"
 )
 
 // pageReader reads the pages of one column chunk. What it holds of a page is
 // valid until the next one; its memory serves for all of them.
 //
-// Sizes and counts are checked against the footer before memory is taken.
+// Sizes and counts are checked against the footer before memory is taken, and
+// beyond 64 MiB memory is taken only as a page turns out to fill it. A page of
+// more than 2²⁶ entries is refused.
 type pageReader struct {
 	r             io.ReaderAt
 	physical      parquet.Kind
@@ -57,6 +58,10 @@ const (
 	headerRead    = 128
 	maxPageHeader = 16 << 20
 )
+
+// maxPageEntries is the most entries that a page may have: runs of equal levels
+// take no bytes worth mentioning, so that a header can claim any number.
+const maxPageEntries = 1 << 26
 
 // newPageReader returns a reader of a chunk of a file of size bytes.
 func newPageReader(r io.ReaderAt, size int64, s *source, m *format.ColumnMetaData, rows int64) (*pageReader, error) {
@@ -164,6 +169,8 @@ func (p *pageReader) header() (h pageHeader, body int64, err error) {
 		return h, 0, fmt.Errorf("%w: page of %d bytes in a chunk of %d", ErrCorrupt, h.uncompressed, p.uncompressed)
 	case h.kind != pageDictionary && int64(h.values) > p.values:
 		return h, 0, fmt.Errorf("%w: page of %d values in a chunk of %d", ErrCorrupt, h.values, p.values)
+	case h.kind != pageDictionary && h.values > maxPageEntries:
+		return h, 0, fmt.Errorf("%w: page of %d values", ErrUnsupported, h.values)
 	}
 	return h, body, nil
 }
@@ -349,44 +356,46 @@ func (p *pageReader) readValues(h *pageHeader, b []byte, n int) error {
 		d.typed.bools, _, err = decodeRLE(d.typed.bools, b[4:], 1, n)
 		return err
 	}
-	return d.typed.other(parquet.LookupEncoding(format.Encoding(h.encoding)), p.physical, p.width, n, b)
+	return d.typed.other(h.encoding, p.physical, p.width, n, b)
 }
 
-// other decodes values in one of the encodings that we do not write.
-func (t *typed) other(e encoding.Encoding, physical parquet.Kind, width, n int, b []byte) (err error) {
-	got := 0
-	switch physical {
-	case parquet.Int32:
-		t.i32, err = e.DecodeInt32(t.i32, b)
-		got = len(t.i32)
-	case parquet.Int64:
-		t.i64, err = e.DecodeInt64(t.i64, b)
-		got = len(t.i64)
-	case parquet.Float:
-		t.f32, err = e.DecodeFloat(t.f32, b)
-		got = len(t.f32)
-	case parquet.Double:
-		t.f64, err = e.DecodeDouble(t.f64, b)
-		got = len(t.f64)
-	case parquet.ByteArray:
-		var data []byte
-		var offsets []uint32
-		if data, offsets, err = e.DecodeByteArray(nil, b, nil); err == nil && len(offsets) > n {
-			got, t.data = n, data
-			t.starts, t.ends = append(t.starts, offsets[:n]...), append(t.ends, offsets[1:n+1]...)
+// other decodes values in one of the encodings that are not written here.
+func (t *typed) other(encoding int32, physical parquet.Kind, width, n int, b []byte) error {
+	switch {
+	case encoding == encodingDeltaBinaryPacked && (physical == parquet.Int32 || physical == parquet.Int64):
+		var err error
+		if t.i64, _, err = decodeDelta(t.i64, b, n); err != nil || physical == parquet.Int64 {
+			return err
 		}
-	case parquet.FixedLenByteArray:
-		t.data, err = e.DecodeFixedLenByteArray(nil, b, width)
-		got = len(t.data) / width
+		t.i32 = grow(t.i32, n)
+		for _, v := range t.i64 {
+			t.i32 = append(t.i32, int32(v))
+		}
+		return nil
+	case encoding == encodingDeltaLength && physical == parquet.ByteArray:
+		return t.deltaLength(n, b)
+	case encoding == encodingDeltaByteArray && physical == parquet.ByteArray:
+		return t.deltaBytes(n, b)
+	case encoding == encodingDeltaByteArray && physical == parquet.FixedLenByteArray:
+		if err := t.deltaBytes(n, b); err != nil {
+			return err
+		}
+		for i := range n {
+			if int(t.ends[i]-t.starts[i]) != width {
+				return fmt.Errorf("%w: string of another length than %d", ErrCorrupt, width)
+			}
+		}
 		t.width = width
-	default:
-		return fmt.Errorf("%w: %s encoded as %s", ErrUnsupported, physical, e)
+		return nil
+	case encoding == encodingByteStreamSplit && physical != parquet.Boolean && physical != parquet.ByteArray:
+		if physical != parquet.FixedLenByteArray {
+			width = int(plainBits(physical, 0) / 8)
+		}
+		b, err := unsplit(b, width, n)
+		if err != nil {
+			return err
+		}
+		return t.plain(physical, width, n, b)
 	}
-	if errors.Is(err, encoding.ErrNotSupported) {
-		return fmt.Errorf("%w: %s encoded as %s", ErrUnsupported, physical, e)
-	}
-	if err != nil || got < n {
-		return fmt.Errorf("%w: %s encoded as %s", ErrCorrupt, physical, e)
-	}
-	return nil
+	return fmt.Errorf("%w: %s in encoding %d", ErrUnsupported, physical, encoding)
 }

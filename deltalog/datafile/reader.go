@@ -118,11 +118,16 @@ func (f *File) Schema() *schema.Schema { return f.schema }
 
 // ReadOptions say how a file is read.
 type ReadOptions struct {
-	// BatchRows is how many rows a batch has at most. Zero means 8192.
+	// BatchRows is how many rows a batch has at most. Zero means 8192. Batches
+	// of wide rows have fewer, so that they take some 64 MiB, unless single rows
+	// are larger than that.
 	BatchRows int
 }
 
-const defaultBatchRows = 8192
+const (
+	defaultBatchRows = 8192
+	batchBytes       = 64 << 20
+)
 
 // Read yields the columns of want, found by name or as [File.Mapped] says, batch
 // by batch in the order of the file. Columns that the file lacks, and fields of
@@ -164,11 +169,15 @@ func (f *File) Read(ctx context.Context, want *schema.Schema, opts ReadOptions) 
 // had enough.
 func (f *File) readGroup(ctx context.Context, b *Batch, fields []*fieldReader, group, batchRows int, yield func(*Batch, error) bool) (more bool, err error) {
 	rows := f.groups[group].NumRows
+	width := f.rowBytes(group, fields)
 	for at := int64(0); at < rows; {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		n := int(min(rows-at, int64(batchRows)))
+		if last := int64(b.Rows()); last > 0 {
+			width = max(width, int64(b.SizeBytes())/last)
+		}
+		n := int(min(rows-at, int64(batchRows), max(1, batchBytes/width)))
 		b.Reset()
 		if err := readColumns(b, fields, n); err != nil {
 			return false, err
@@ -180,6 +189,21 @@ func (f *File) readGroup(ctx context.Context, b *Batch, fields []*fieldReader, g
 		}
 	}
 	return true, nil
+}
+
+// rowBytes guesses how many bytes a row takes, from what the footer says.
+func (f *File) rowBytes(group int, fields []*fieldReader) int64 {
+	var size int64
+	for _, r := range fields {
+		if r == nil {
+			continue
+		}
+		for _, l := range r.leaves {
+			n := f.groups[group].Columns[l.leaf.Index()].MetaData.TotalUncompressedSize
+			size += min(max(n, 0), math.MaxInt64/2-size)
+		}
+	}
+	return max(1, size/max(1, f.groups[group].NumRows))
 }
 
 func readColumns(b *Batch, fields []*fieldReader, n int) error {

@@ -24,6 +24,8 @@ import (
 func everything(rows int) (*schema.Schema, *Batch) {
 	typ := func(k schema.Kind) schema.Type { return schema.Type{Kind: k} }
 	str, long, dec := typ(schema.String), typ(schema.Long), schema.Type{Kind: schema.Decimal, Precision: 25, Scale: 3}
+	point := schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "x", Type: long, Nullable: true}, {Name: "name", Type: str, Nullable: true}, {Name: "must", Type: typ(schema.Boolean)}}}
+	points := schema.Type{Kind: schema.Array, Elem: &point, ElemNull: true}
 	s := &schema.Schema{Fields: []schema.Field{
 		{Name: "boolean", Type: typ(schema.Boolean)},
 		{Name: "byte", Type: typ(schema.Byte)},
@@ -49,6 +51,12 @@ func everything(rows int) (*schema.Schema, *Batch) {
 		{Name: "nothing", Type: typ(schema.Integer)},
 		{Name: "required", Type: long},
 		{Name: "required longs", Type: schema.Type{Kind: schema.Array, Elem: &long}},
+		{Name: "struct", Type: point},
+		{Name: "required struct", Type: schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "p", Type: point}, {Name: "all", Type: points}}}},
+		{Name: "map", Type: schema.Type{Kind: schema.Map, Key: &str, Value: &long, ValueNull: true}},
+		{Name: "map of structs", Type: schema.Type{Kind: schema.Map, Key: &long, Value: &point, ValueNull: true}},
+		{Name: "structs", Type: points},
+		{Name: "lists of lists", Type: schema.Type{Kind: schema.Array, Elem: &points, ElemNull: true}},
 	}}
 	for i := range s.Fields {
 		s.Fields[i].Nullable = !strings.HasPrefix(s.Fields[i].Name, "required")
@@ -115,7 +123,30 @@ func appendRandomValue(rng *rand.Rand, c *Column) {
 			}
 		}
 		c.EndArray()
+	case mapping:
+		for i := range rng.IntN(4) {
+			if c.Key.Type.Kind == schema.String {
+				c.Key.AppendString(strconv.Itoa(i * rng.IntN(1000)))
+			} else {
+				c.Key.AppendInt(int64(i))
+			}
+			appendRandomField(rng, c.Value, c.Type.ValueNull)
+		}
+		c.EndMap()
+	case record:
+		for i, f := range c.Fields {
+			appendRandomField(rng, f, c.Type.Fields[i].Nullable)
+		}
+		c.EndStruct()
 	}
+}
+
+func appendRandomField(rng *rand.Rand, c *Column, null bool) {
+	if null && rng.IntN(5) == 0 {
+		c.AppendNull()
+		return
+	}
+	appendRandomValue(rng, c)
 }
 
 // dump writes a value as the script of TestOtherReadersAgree does.
@@ -134,6 +165,18 @@ func dump(c *Column, row int) string {
 		return hex.EncodeToString(c.At(row))
 	}
 	var elems []string
+	switch c.storage() {
+	case record:
+		for _, f := range c.Fields {
+			elems = append(elems, dump(f, row))
+		}
+		return "{" + strings.Join(elems, " ") + "}"
+	case mapping:
+		for i := c.Off[row]; i < c.Off[row+1]; i++ {
+			elems = append(elems, dump(c.Key, int(i))+":"+dump(c.Value, int(i)))
+		}
+		return "<" + strings.Join(elems, " ") + ">"
+	}
 	for i := c.Off[row]; i < c.Off[row+1]; i++ {
 		elems = append(elems, dump(c.Elem, int(i)))
 	}
@@ -152,6 +195,8 @@ epoch, day = datetime.datetime(1970, 1, 1), datetime.date(1970, 1, 1)
 def norm(v, t):
     if v is None: return "null"
     if pa.types.is_list(t): return "[" + " ".join(norm(x, t.value_type) for x in v) + "]"
+    if pa.types.is_struct(t): return "{" + " ".join(norm(v[f.name], f.type) for f in t) + "}"
+    if pa.types.is_map(t): return "<" + " ".join(norm(k, t.key_type) + ":" + norm(x, t.item_type) for k, x in v) + ">"
     if pa.types.is_boolean(t): return str(int(v))
     if pa.types.is_decimal(t): return str(int(v.scaleb(t.scale)))
     if pa.types.is_floating(t): return struct.pack(">d", v).hex()
@@ -181,6 +226,7 @@ for name in table.schema.names:
         continue
     nulls = con.execute(f"select count(*) - count({q}) from read_parquet(?)", [path]).fetchone()[0]
     assert nulls == table.column(name).null_count, (name, nulls)
+    if pa.types.is_nested(t): continue
     col = table.column(name)
     values = [v for v in col.unique().to_pylist() if v is not None]
     if not values: continue
