@@ -109,8 +109,9 @@ type File struct {
 	// Path is the file's place as the log writes it: percent-encoded, relative
 	// to the table. [File.Name] decodes it.
 	Path string
-	// Partition holds the values of the partition columns as strings; nil
-	// pointers are NULL. It is nil for tables without partitions.
+	// Partition holds the values of the partition columns as strings, by the
+	// names that column mapping gives the columns in files; nil pointers are
+	// NULL. It is nil for tables without partitions.
 	Partition map[string]*string
 	// Size is the length of the file in bytes.
 	Size int64

@@ -268,6 +268,9 @@ func (p *planned) checkTable(read *Snapshot, first bool) error {
 			return fmt.Errorf("%w: partition column %s is not in the schema", ErrInvalid, name)
 		}
 	}
+	if err := p.checkMapping(read, first); err != nil {
+		return err
+	}
 	if first {
 		return nil
 	}
@@ -364,8 +367,16 @@ func (p *planned) checkAdd(f *File) error {
 	if len(f.Partition) != len(p.metadata.PartitionColumns) {
 		return errors.New("it lacks values of partition columns, or has too many")
 	}
+	mapping, err := mappingOf(p.protocol, p.metadata)
+	if err != nil {
+		return err
+	}
 	for _, name := range p.metadata.PartitionColumns {
-		if _, ok := f.Partition[name]; !ok {
+		stored, err := storedName(p.metadata.Schema, mapping, name)
+		if err != nil {
+			return err
+		}
+		if _, ok := f.Partition[stored]; !ok {
 			return fmt.Errorf("it lacks the value of partition column %s", name)
 		}
 	}

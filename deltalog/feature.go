@@ -12,6 +12,7 @@ import (
 // Names of table features, as a protocol lists them.
 const (
 	FeatureAppendOnly        = "appendOnly"
+	FeatureColumnMapping     = "columnMapping"
 	FeatureDeletionVectors   = "deletionVectors"
 	FeatureDomainMetadata    = "domainMetadata"
 	FeatureInCommitTimestamp = "inCommitTimestamp"
@@ -59,7 +60,7 @@ var features = []feature{
 	{name: "checkConstraints", legacyWriter: 3, idle: noProperty("delta.constraints.")},
 	{name: "changeDataFeed", legacyWriter: 4, idle: isOff("delta.enableChangeDataFeed")},
 	{name: "generatedColumns", legacyWriter: 4, idle: noFieldKey("delta.generationExpression")},
-	{name: "columnMapping", reader: true, legacyReader: 2, legacyWriter: 5, idle: noColumnMapping},
+	{name: FeatureColumnMapping, reader: true, legacyReader: 2, legacyWriter: 5, supported: true},
 	{name: "identityColumns", legacyWriter: 6, idle: noFieldKey("delta.identity.")},
 	{name: FeatureDeletionVectors, reader: true, supported: true},
 	{name: FeatureTimestampNTZ, reader: true, supported: true},
@@ -92,10 +93,6 @@ func noProperty(prefix string) func(*Metadata) bool {
 		}
 		return true
 	}
-}
-
-func noColumnMapping(m *Metadata) bool {
-	return m.Property("delta.columnMapping.mode", "none") == "none"
 }
 
 // noFieldKey says that no column has metadata under a key with this prefix.
@@ -268,6 +265,9 @@ func neededFeatures(m *Metadata) []string {
 		if m.enabled(need.property) {
 			names = append(names, need.feature)
 		}
+	}
+	if m.Property(PropertyColumnMapping, "none") != "none" {
+		names = append(names, FeatureColumnMapping)
 	}
 	if slices.ContainsFunc(m.Schema.Fields, func(f schema.Field) bool { return hasKind(&f.Type, schema.TimestampNTZ) }) {
 		names = append(names, FeatureTimestampNTZ)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -21,8 +22,9 @@ type FileOptions struct {
 	// Schema holds the columns; nil means the table's newest schema. It may
 	// have columns that the table is to get with the commit.
 	Schema *schema.Schema
-	// Partition holds the values of the partition columns of all rows, as the
-	// log writes them; nil pointers are NULL. Those columns are not written.
+	// Partition holds the values of the partition columns of all rows, by the
+	// columns' names, as the log writes them; nil pointers are NULL, and so are
+	// empty strings. Those columns are not written.
 	Partition map[string]*string
 	// RowGroupRows and Codec are those of [datafile.WriterOptions].
 	RowGroupRows int
@@ -43,20 +45,28 @@ type FileWriter struct {
 
 // NewFile begins a data file under a name that is nobody else's.
 func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error) {
-	m := t.Snapshot().metadata
+	snap := t.Snapshot()
+	m := snap.metadata
 	s := o.Schema
 	if s == nil {
 		s = m.Schema
 	}
+	mapping, err := snap.mapping()
+	if err != nil {
+		return nil, fmt.Errorf("write data file: %w", err)
+	}
 	name := "part-" + uuid.NewString() + ".parquet"
 	f := &File{Path: escapePath(name)}
 	if len(m.PartitionColumns) > 0 {
-		var err error
+		dir := ""
+		if f.Partition, dir, err = storedPartition(m, mapping, o.Partition); err != nil {
+			return nil, fmt.Errorf("write data file: %w", err)
+		}
 		if s, err = withoutColumns(s, m.PartitionColumns); err != nil {
 			return nil, fmt.Errorf("write data file: %w", err)
 		}
-		name = partitionDir(m.PartitionColumns, o.Partition) + name
-		f.Path, f.Partition = escapePath(name), o.Partition
+		name = dir + name
+		f.Path = escapePath(name)
 	}
 	out, err := t.st.Create(ctx, name)
 	if err != nil {
@@ -67,7 +77,7 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 		names = o.StatsNames
 	}
 	w, err := datafile.NewWriter(out, datafile.WriterOptions{
-		Schema: s, RowGroupRows: o.RowGroupRows, Codec: o.Codec,
+		Schema: s, Mapping: mapping, RowGroupRows: o.RowGroupRows, Codec: o.Codec,
 		StatsColumns: n, StatsNames: names, CreatedBy: engineName,
 	})
 	if err != nil {
@@ -122,6 +132,11 @@ func (t *Table) LinkFile(ctx context.Context, from *Table, f *File) (*File, erro
 	if len(f.Partition) > 0 || len(t.Snapshot().metadata.PartitionColumns) > 0 {
 		return nil, fmt.Errorf("link data file: %w: tables with partitions", ErrUnsupported)
 	}
+	for _, table := range []*Table{t, from} {
+		if mapping, err := table.Snapshot().mapping(); err != nil || mapping != schema.ByName {
+			return nil, fmt.Errorf("link data file: %w: tables with column mapping", ErrUnsupported)
+		}
+	}
 	if err := store.Link(ctx, t.st, name, from.st, src); err != nil {
 		return nil, fmt.Errorf("link data file: %w", err)
 	}
@@ -131,12 +146,20 @@ func (t *Table) LinkFile(ctx context.Context, from *Table, f *File) (*File, erro
 // OpenFile opens a data file of the table, all its rows. The closer ends the
 // use of the file.
 func (s *Snapshot) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Closer, error) {
-	return openFile(ctx, s.st, f)
+	mapping, err := s.mapping()
+	if err != nil {
+		return nil, nil, fmt.Errorf("open data file: %w", err)
+	}
+	d, closer, err := openFile(ctx, s.st, f)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.Mapped(mapping), closer, nil
 }
 
 // OpenFile is [Snapshot.OpenFile].
 func (t *Table) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Closer, error) {
-	return openFile(ctx, t.st, f)
+	return t.Snapshot().OpenFile(ctx, f)
 }
 
 func openFile(ctx context.Context, st store.Store, f *File) (*datafile.File, io.Closer, error) {
@@ -160,22 +183,34 @@ func openFile(ctx context.Context, st store.Store, f *File) (*datafile.File, io.
 // in the terms of [datafile.WriterOptions].
 func statsColumns(m *Metadata) (int, []string) {
 	if list := m.Property("delta.dataSkippingStatsColumns", ""); list != "" {
-		var names []string
-		for name := range strings.SplitSeq(list, ",") {
-			names = append(names, strings.Trim(strings.TrimSpace(name), "`"))
-		}
-		return 0, names
+		return 0, splitList(list)
 	}
 	switch n, err := strconv.Atoi(m.Property(PropertyStatsColumns, "32")); {
 	case err != nil:
 		return 32, nil
 	case n < 0: // all of them
-		return len(m.Schema.Fields) + 1, nil
+		return math.MaxInt, nil
 	case n == 0:
 		return -1, nil
 	default:
 		return n, nil
 	}
+}
+
+// splitList splits names at commas that are not in backquotes.
+func splitList(list string) []string {
+	var names []string
+	from, quoted := 0, false
+	for i := range len(list) {
+		switch {
+		case list[i] == '`':
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			names = append(names, strings.TrimSpace(list[from:i]))
+			from = i + 1
+		}
+	}
+	return append(names, strings.TrimSpace(list[from:]))
 }
 
 func withoutColumns(s *schema.Schema, names []string) (*schema.Schema, error) {
@@ -195,18 +230,24 @@ func withoutColumns(s *schema.Schema, names []string) (*schema.Schema, error) {
 // nullPartition is the folder that stands for NULL.
 const nullPartition = "__HIVE_DEFAULT_PARTITION__"
 
+// maxFolder is the longest name, in bytes, that a folder gets: file systems take
+// no more.
+const maxFolder = 255
+
 // partitionDir returns the folders of partition values, as Hive names them: some
-// readers take the values from there.
+// readers take the values from there. Where a name would be too long, there are
+// none.
 func partitionDir(columns []string, values map[string]*string) string {
 	var dir strings.Builder
 	for _, c := range columns {
-		dir.WriteString(escapeHive(c))
-		dir.WriteByte('=')
-		if v := values[c]; v == nil || *v == "" {
-			dir.WriteString(nullPartition)
-		} else {
-			dir.WriteString(escapeHive(*v))
+		name := escapeHive(c) + "=" + nullPartition
+		if v := values[c]; v != nil && *v != "" {
+			name = escapeHive(c) + "=" + escapeHive(*v)
 		}
+		if len(name) > maxFolder {
+			return ""
+		}
+		dir.WriteString(name)
 		dir.WriteByte('/')
 	}
 	return dir.String()

@@ -27,18 +27,22 @@ type fileReader struct {
 
 func (s *Snapshot) newFileReader(ctx context.Context, f *File, o ReadOptions) (*fileReader, error) {
 	r := &fileReader{ctx: ctx, s: s, f: f, want: s.metadata.Schema, batchRows: o.BatchRows}
-	var err error
 	if o.Columns != nil {
+		var err error
 		if r.want, err = r.want.Select(o.Columns...); err != nil {
 			return nil, fmt.Errorf("read table: %w", err)
 		}
+	}
+	mapping, err := s.mapping()
+	if err != nil {
+		return nil, fmt.Errorf("read table: %w", err)
 	}
 	r.stored = r.want
 	if len(s.metadata.PartitionColumns) > 0 {
 		if r.stored, err = withoutColumns(r.want, s.metadata.PartitionColumns); err != nil {
 			return nil, fmt.Errorf("read table: %w", err)
 		}
-		if r.constants, err = partitionColumns(r.want, s.metadata.PartitionColumns, f); err != nil {
+		if r.constants, err = partitionColumns(r.want, s.metadata, mapping, f); err != nil {
 			return nil, fmt.Errorf("read %s: %w", f.Path, err)
 		}
 	}

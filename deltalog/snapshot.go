@@ -196,6 +196,9 @@ func (s *Snapshot) check(c *commitLog) error {
 		if err := checkRead(s.protocol, s.metadata); err != nil {
 			return err
 		}
+		if err := s.checkMapping(); err != nil {
+			return err
+		}
 	}
 	for _, f := range c.adds {
 		if f.Vector != nil && !s.protocol.has(FeatureDeletionVectors) {

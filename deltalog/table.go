@@ -79,6 +79,9 @@ func Create(ctx context.Context, st store.Store, o CreateOptions) (*Table, error
 		PartitionColumns: slices.Clone(o.PartitionColumns), Configuration: maps.Clone(o.Properties),
 		CreatedTime: t.now().UnixMilli(),
 	}
+	if err := m.assignIDs(newPhysicalName); err != nil {
+		return nil, fmt.Errorf("create table: %w: %w", ErrInvalid, err)
+	}
 	p := (&Protocol{MinReader: 1, MinWriter: 2}).withOnly(append(neededFeatures(m), o.Features...))
 	t.snap.Store(&Snapshot{st: st, version: -1, base: noCheckpoint, protocol: p, metadata: m})
 	_, won, err := t.Commit(ctx, &Commit{

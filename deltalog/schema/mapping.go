@@ -86,31 +86,34 @@ func (f *Field) mapping() (name string, id int64, err error) {
 	return name, id, nil
 }
 
-// CheckMapping returns an error wrapping ErrInvalid unless every field, nested
-// ones too, has what the mapping needs, no id is there twice, and no two
-// fields of one struct have the same physical name.
-func (s *Schema) CheckMapping(m Mapping) error {
+// IDs returns the physical names of all fields, nested ones too, by their ids;
+// none without column mapping. It is an error wrapping ErrInvalid unless every
+// field has what the mapping needs, no id is there twice, and no two fields of
+// one struct have the same physical name.
+func (s *Schema) IDs(m Mapping) (map[int32]string, error) {
+	ids := map[int32]string{}
 	if m == ByName {
-		return nil
+		return ids, nil
 	}
-	return checkStored(s.Fields, m, map[int32]bool{})
+	return ids, addIDs(ids, s.Fields, m)
 }
 
-func checkStored(fields []Field, m Mapping, ids map[int32]bool) error {
+func addIDs(ids map[int32]string, fields []Field, m Mapping) error {
 	names := make(map[string]bool, len(fields))
 	for i := range fields {
 		name, id, err := fields[i].Stored(m)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case ids[id]:
+		}
+		if _, taken := ids[id]; taken {
 			return fmt.Errorf("column %q: %w: its column mapping id %d is another's too", fields[i].Name, ErrInvalid, id)
-		case names[name]:
+		}
+		if names[name] {
 			return fmt.Errorf("column %q: %w: its physical name is another's too", fields[i].Name, ErrInvalid)
 		}
-		ids[id], names[name] = true, true
+		ids[id], names[name] = name, true
 		for _, t := range structsOf(&fields[i].Type) {
-			if err := checkStored(t.Fields, m, ids); err != nil {
+			if err := addIDs(ids, t.Fields, m); err != nil {
 				return err
 			}
 		}
@@ -191,7 +194,8 @@ func (a *assigner) fields(fields []Field) ([]Field, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.Type, out[i] = *t, f
+		f.Type = *t
+		out[i] = f
 	}
 	return out, nil
 }
