@@ -11,51 +11,84 @@ import (
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
+// reader reads files as ReadOptions say.
+type reader struct {
+	s         *Snapshot
+	mapping   schema.Mapping
+	want      *schema.Schema // of the batches
+	read      *schema.Schema // want, and what the conditions need besides
+	stored    *schema.Schema // the part of read that is in files
+	where     []condition
+	batchRows int
+}
+
+func (s *Snapshot) newReader(o ReadOptions) (*reader, error) {
+	r, err := s.buildReader(o)
+	if err != nil {
+		return nil, fmt.Errorf("read table: %w", err)
+	}
+	return r, nil
+}
+
+func (s *Snapshot) buildReader(o ReadOptions) (*reader, error) {
+	r := &reader{s: s, want: s.metadata.Schema, batchRows: o.BatchRows}
+	var err error
+	if r.mapping, err = s.mapping(); err != nil {
+		return nil, err
+	}
+	if o.Columns != nil {
+		if r.want, err = r.want.Select(o.Columns...); err != nil {
+			return nil, err
+		}
+	}
+	if r.where, err = conditions(s.metadata.Schema, r.mapping, o.Where); err != nil {
+		return nil, err
+	}
+	names := r.want.Names()
+	for _, name := range whereNames(r.where) {
+		if r.want.Field(name) < 0 {
+			names = append(names, name)
+		}
+	}
+	if r.read, err = s.metadata.Schema.Select(names...); err != nil {
+		return nil, err
+	}
+	r.stored, err = withoutColumns(r.read, s.metadata.PartitionColumns)
+	return r, err
+}
+
+// file yields the rows of a file.
+func (r *reader) file(ctx context.Context, f *File, yield func(Live, error) bool) {
+	constants, err := partitionColumns(r.read, r.s.metadata, r.mapping, f)
+	if err != nil {
+		yield(Live{}, fmt.Errorf("read %s: %w", f.Path, err))
+		return
+	}
+	if len(r.where) > 0 && !mayMatch(f, r.where, constants) {
+		return
+	}
+	in := &fileReader{reader: r, f: f, constants: constants}
+	if f.Vector != nil {
+		if in.hidden, err = r.s.ReadVector(ctx, f); err != nil {
+			yield(Live{}, err)
+			return
+		}
+	}
+	in.run(ctx, yield)
+}
+
 // fileReader reads the live rows of one file.
 type fileReader struct {
-	ctx       context.Context
-	s         *Snapshot
+	*reader
 	f         *File
-	want      *schema.Schema // of the batches
-	stored    *schema.Schema // the part of want that is in files
-	batchRows int
 	hidden    *roaring64.Bitmap // nil means none
 	constants map[string]*datafile.Column
 	index     []int64
 	keep      []int32
 }
 
-func (s *Snapshot) newFileReader(ctx context.Context, f *File, o ReadOptions) (*fileReader, error) {
-	r := &fileReader{ctx: ctx, s: s, f: f, want: s.metadata.Schema, batchRows: o.BatchRows}
-	if o.Columns != nil {
-		var err error
-		if r.want, err = r.want.Select(o.Columns...); err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
-	}
-	mapping, err := s.mapping()
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	r.stored = r.want
-	if len(s.metadata.PartitionColumns) > 0 {
-		if r.stored, err = withoutColumns(r.want, s.metadata.PartitionColumns); err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
-		if r.constants, err = partitionColumns(r.want, s.metadata, mapping, f); err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.Path, err)
-		}
-	}
-	if f.Vector != nil {
-		if r.hidden, err = s.ReadVector(ctx, f); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
-
-func (r *fileReader) run(yield func(Live, error) bool) {
-	d, closer, err := r.s.OpenFile(r.ctx, r.f)
+func (r *fileReader) run(ctx context.Context, yield func(Live, error) bool) {
+	d, closer, err := r.s.OpenFile(ctx, r.f)
 	if err != nil {
 		yield(Live{}, err)
 		return
@@ -73,7 +106,7 @@ func (r *fileReader) run(yield func(Live, error) bool) {
 		r.runConstants(d.Rows(), yield)
 		return
 	}
-	for b, err := range d.Read(r.ctx, r.stored, datafile.ReadOptions{BatchRows: r.batchRows}) {
+	for b, err := range d.Read(ctx, r.stored, datafile.ReadOptions{BatchRows: r.batchRows}) {
 		if err != nil {
 			yield(Live{}, fmt.Errorf("read %s: %w", r.f.Path, err))
 			return
@@ -106,6 +139,7 @@ func (r *fileReader) runConstants(rows int64, yield func(Live, error) bool) {
 func (r *fileReader) live(b *datafile.Batch) (Live, bool) {
 	n := int64(b.Rows())
 	r.selectRows(b.First, n)
+	r.filter(b)
 	if len(r.index) == 0 {
 		return Live{}, false
 	}
@@ -143,9 +177,30 @@ func (r *fileReader) selectRows(first, n int64) {
 	}
 }
 
-// complete puts the partition columns into their places.
+// filter drops from index and keep the rows that do not meet the conditions.
+// Those on partition columns have been judged for the file.
+func (r *fileReader) filter(b *datafile.Batch) {
+	for i := range r.where {
+		c := &r.where[i]
+		col := b.Column(c.column)
+		if col == nil {
+			continue
+		}
+		n := 0
+		for j, row := range r.keep {
+			if c.holds(col, int(row)) {
+				r.keep[n], r.index[n] = row, r.index[j]
+				n++
+			}
+		}
+		r.keep, r.index = r.keep[:n], r.index[:n]
+	}
+}
+
+// complete puts the partition columns into their places, and drops what only the
+// conditions needed.
 func (r *fileReader) complete(b *datafile.Batch) *datafile.Batch {
-	if len(r.constants) == 0 {
+	if len(r.constants) == 0 && len(r.read.Fields) == len(r.want.Fields) {
 		return b
 	}
 	out := &datafile.Batch{First: b.First}

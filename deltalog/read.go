@@ -16,6 +16,11 @@ type ReadOptions struct {
 	BatchRows int
 	// Files tells which files to read; nil means all.
 	Files func(*File) bool
+	// Where are conditions that the rows meet, all of them. Files that have no
+	// such row by their partition values or statistics are not read; of the
+	// others the rows that do not meet the conditions are left out. Columns of
+	// conditions need not be among Columns.
+	Where []Condition
 }
 
 // Live is some rows of a file that are not hidden.
@@ -25,38 +30,44 @@ type Live struct {
 	Index []int64
 }
 
-// Read yields the live rows of the table, file by file in the order of
+// Read yields the live rows of the table that meet the conditions, file by file in the order of
 // [Snapshot.Files]. A batch is valid until the next iteration. It ends with the
 // first error.
 func (s *Snapshot) Read(ctx context.Context, o ReadOptions) iter.Seq2[*datafile.Batch, error] {
 	return func(yield func(*datafile.Batch, error) bool) {
+		r, err := s.newReader(o)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		for f := range s.Files() {
 			if o.Files != nil && !o.Files(f) {
 				continue
 			}
-			for live, err := range s.ReadFile(ctx, f, o) {
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				if !yield(live.Batch, nil) {
-					return
-				}
+			more := true
+			r.file(ctx, f, func(live Live, err error) bool {
+				more = err == nil
+				more = yield(live.Batch, err) && more
+				return more
+			})
+			if !more {
+				return
 			}
 		}
 	}
 }
 
-// ReadFile yields the live rows of one file with their places in it. Columns
+// ReadFile yields the live rows of one file that meet the conditions, with their
+// places in it. Columns
 // that the file lacks are NULL; partition columns have the file's values. A
 // batch is valid until the next iteration. It ends with the first error.
 func (s *Snapshot) ReadFile(ctx context.Context, f *File, o ReadOptions) iter.Seq2[Live, error] {
 	return func(yield func(Live, error) bool) {
-		r, err := s.newFileReader(ctx, f, o)
+		r, err := s.newReader(o)
 		if err != nil {
 			yield(Live{}, err)
 			return
 		}
-		r.run(yield)
+		r.file(ctx, f, yield)
 	}
 }
