@@ -227,65 +227,67 @@ func TestConditionsFindExactlyTheRowsThatMeetThem(t *testing.T) {
 		if err != nil || !won {
 			t.Fatal(won, err)
 		}
-		var where []Condition
-		met := make([]bool, all.Rows())
-		for row := range met {
-			met[row] = true
-		}
-		for range rapid.IntRange(1, 2).Draw(t, "conditions") {
-			i := rapid.IntRange(0, len(s.Fields)-1).Draw(t, "column")
-			c, name := all.Cols[i], s.Fields[i].Name
-			if c.Fields != nil {
-				c, name = c.Fields[0], "struct.wide"
-			}
-			w := Condition{Column: name, Op: Op(rapid.IntRange(0, int(OpIsNotNull)).Draw(t, "op"))}
-			v := datafile.NewColumn(c.Type)
-			if w.Op != OpIsNull && w.Op != OpIsNotNull {
-				for v.Len() == 0 || !v.Valid[v.Len()-1] {
-					v.Reset()
-					if row := rapid.IntRange(-1, all.Rows()-1).Draw(t, "of"); row >= 0 {
-						v.AppendFrom(c, row)
-					} else {
-						appendNear(t, v, rapid.Int64Range(-5, 5).Draw(t, "about"))
-					}
-				}
-				w.Value = literal(v, 0)
-			}
-			where = append(where, w)
+		for range 12 {
+			var where []Condition
+			met := make([]bool, all.Rows())
 			for row := range met {
-				met[row] = met[row] && meets(c, row, w.Op, v)
+				met[row] = true
 			}
-		}
-		want := map[string]int{}
-		for row := range met {
-			if met[row] {
-				want[string(datafile.AppendCanonical(nil, all.Cols[:5], row))]++
+			for range rapid.IntRange(1, 2).Draw(t, "conditions") {
+				i := rapid.IntRange(0, len(s.Fields)-1).Draw(t, "column")
+				c, name := all.Cols[i], s.Fields[i].Name
+				if c.Fields != nil {
+					c, name = c.Fields[0], "struct.wide"
+				}
+				w := Condition{Column: name, Op: Op(rapid.IntRange(0, int(OpIsNotNull)).Draw(t, "op"))}
+				v := datafile.NewColumn(c.Type)
+				if w.Op != OpIsNull && w.Op != OpIsNotNull {
+					for v.Len() == 0 || !v.Valid[v.Len()-1] {
+						v.Reset()
+						if row := rapid.IntRange(-1, all.Rows()-1).Draw(t, "of"); row >= 0 {
+							v.AppendFrom(c, row)
+						} else {
+							appendNear(t, v, rapid.Int64Range(-5, 5).Draw(t, "about"))
+						}
+					}
+					w.Value = literal(v, 0)
+				}
+				where = append(where, w)
+				for row := range met {
+					met[row] = met[row] && meets(c, row, w.Op, v)
+				}
 			}
-		}
-		got := map[string]int{}
-		for b, err := range snap.Read(ctx, ReadOptions{Where: where, Columns: s.Names()[:5]}) {
+			want := map[string]int{}
+			for row := range met {
+				if met[row] {
+					want[string(datafile.AppendCanonical(nil, all.Cols[:5], row))]++
+				}
+			}
+			got := map[string]int{}
+			for b, err := range snap.Read(ctx, ReadOptions{Where: where, Columns: s.Names()[:5]}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(b.Cols) != 5 {
+					t.Fatalf("%d columns", len(b.Cols))
+				}
+				countRows(got, b)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Fatalf("%v: got %d distinct rows, want %d", where, len(got), len(want))
+			}
+			r, err := snap.newReader(ReadOptions{Where: where})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(b.Cols) != 5 {
-				t.Fatalf("%d columns", len(b.Cols))
-			}
-			countRows(got, b)
-		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Fatalf("%v: got %d distinct rows, want %d", where, len(got), len(want))
-		}
-		r, err := snap.newReader(ReadOptions{Where: where})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			constants, err := partitionColumns(r.read, snap.metadata, r.mapping, f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !mayMatch(f, r.where, constants) {
-				skipped++
+			for _, f := range files {
+				constants, err := partitionColumns(r.read, snap.metadata, r.mapping, f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !mayMatch(f, r.where, constants) {
+					skipped++
+				}
 			}
 		}
 	})
