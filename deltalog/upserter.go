@@ -164,10 +164,14 @@ func (f *finder) describe(s *schema.Schema) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	supported := datafile.KeySupported
+	if f.multiset {
+		supported = datafile.Supported
+	}
 	types := make([]string, len(want.Fields))
 	for i := range want.Fields {
 		types[i] = want.Fields[i].Type.String()
-		if err := datafile.Supported(want.Fields[i].Type); err != nil {
+		if err := supported(want.Fields[i].Type); err != nil {
 			return "", fmt.Errorf("column %q: %w", want.Fields[i].Name, err)
 		}
 	}

@@ -66,6 +66,18 @@ func TestEncodingIsStable(t *testing.T) {
 			c.Elem.AppendNull()
 			c.EndArray()
 		}, "0b02060161" + "01"},
+		{schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "a", Type: str}, {Name: "b", Type: str}}}, func(c *Column) {
+			c.Fields[0].AppendString("a")
+			c.Fields[1].AppendNull()
+			c.EndStruct()
+		}, "0c02060161" + "01"},
+		{schema.Type{Kind: schema.Map, Key: &str, Value: &str, ValueNull: true}, func(c *Column) {
+			c.Key.AppendString("b")
+			c.Value.AppendNull()
+			c.Key.AppendString("a")
+			c.Value.AppendString("")
+			c.EndMap()
+		}, "0d02" + "060161" + "0600" + "060162" + "01"},
 	} {
 		col := NewColumn(c.typ)
 		c.append(col)

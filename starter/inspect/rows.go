@@ -85,6 +85,27 @@ func appendValue(dst []byte, c *datafile.Column, row int) []byte {
 			dst = appendValue(dst, c.Elem, int(i))
 		}
 		return append(dst, ']')
+	case schema.Struct:
+		dst = append(dst, '{')
+		for i := range c.Type.Fields {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(appendString(dst, []byte(c.Type.Fields[i].Name)), ':')
+			dst = appendValue(dst, c.Fields[i], row)
+		}
+		return append(dst, '}')
+	case schema.Map:
+		dst = append(dst, '[')
+		for i := c.Off[row]; i < c.Off[row+1]; i++ {
+			if i > c.Off[row] {
+				dst = append(dst, ',')
+			}
+			dst = appendValue(append(dst, `{"key":`...), c.Key, int(i))
+			dst = appendValue(append(dst, `,"value":`...), c.Value, int(i))
+			dst = append(dst, '}')
+		}
+		return append(dst, ']')
 	}
 	return append(dst, "null"...)
 }
