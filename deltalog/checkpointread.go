@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -70,9 +71,28 @@ func readTombstones(ctx context.Context, st store.Store, c checkpointRef, yield 
 	return nil
 }
 
-// readActions calls yield for every action of the given kinds.
+// readActions calls yield for every action of the given kinds: those in the
+// checkpoint's own files, then those in its sidecars.
 func readActions(ctx context.Context, st store.Store, c checkpointRef, kinds []string, yield func(*actionJSON) error) error {
+	var sidecars []string
+	take := func(a *actionJSON) error {
+		if a.Sidecar == nil {
+			return yield(a)
+		}
+		name, err := sidecarName(a.Sidecar.Path)
+		sidecars = append(sidecars, name)
+		return err
+	}
+	read := readPart
+	if strings.HasSuffix(c.unique, ".json") {
+		read = readJSONPart
+	}
 	for _, name := range c.names() {
+		if err := read(ctx, st, name, append([]string{"sidecar"}, kinds...), take); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range sidecars {
 		if err := readPart(ctx, st, name, kinds, yield); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -230,12 +250,24 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 			return &actionJSON{Add: a}
 		}
 	},
+	"sidecar": func(g *groupLeaves) actionReader {
+		path := g.leaf("sidecar", "path")
+		return func() *actionJSON {
+			p := path.string()
+			if p == "" {
+				return nil
+			}
+			return &actionJSON{Sidecar: &sidecarJSON{Path: p}}
+		}
+	},
 	"remove": func(g *groupLeaves) actionReader {
 		path, deleted, change := g.leaf("remove", "path"), g.leaf("remove", "deletionTimestamp"), g.leaf("remove", "dataChange")
 		parts, size, vector := g.pairs("remove", "partitionValues"), g.leaf("remove", "size"), g.vector("remove")
+		base, version := g.leaf("remove", "baseRowId"), g.leaf("remove", "defaultRowCommitVersion")
 		return func() *actionJSON {
 			r := &removeJSON{
 				Path: path.string(), DataChange: change.bool(), PartitionValues: parts.strings(), DeletionVector: vector(),
+				BaseRowID: base.intOrNil(), DefaultRowCommitVersion: version.intOrNil(),
 			}
 			r.DeletionTimestamp, _ = deleted.int()
 			r.Size, _ = size.int()

@@ -34,14 +34,19 @@ type tombstone struct {
 // actionJSON is one line of a commit. A line holds one action; kinds that are
 // not listed are ignored.
 type actionJSON struct {
-	CommitInfo         *CommitInfo   `json:"commitInfo,omitempty"`
-	Protocol           *Protocol     `json:"protocol,omitempty"`
-	Metadata           *metadataJSON `json:"metaData,omitempty"`
-	Domain             *Domain       `json:"domainMetadata,omitempty"`
-	Txn                *Txn          `json:"txn,omitempty"`
-	Remove             *removeJSON   `json:"remove,omitempty"`
-	Add                *addJSON      `json:"add,omitempty"`
-	CheckpointMetadata *struct{}     `json:"checkpointMetadata,omitempty"`
+	CommitInfo *CommitInfo   `json:"commitInfo,omitempty"`
+	Protocol   *Protocol     `json:"protocol,omitempty"`
+	Metadata   *metadataJSON `json:"metaData,omitempty"`
+	Domain     *Domain       `json:"domainMetadata,omitempty"`
+	Txn        *Txn          `json:"txn,omitempty"`
+	Remove     *removeJSON   `json:"remove,omitempty"`
+	Add        *addJSON      `json:"add,omitempty"`
+	Sidecar    *sidecarJSON  `json:"sidecar,omitempty"` // in checkpoints alone
+}
+
+// sidecarJSON is the part of a sidecar action that is needed to read it.
+type sidecarJSON struct {
+	Path string `json:"path"`
 }
 
 type formatJSON struct {

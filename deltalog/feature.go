@@ -16,6 +16,7 @@ const (
 	FeatureDomainMetadata    = "domainMetadata"
 	FeatureInCommitTimestamp = "inCommitTimestamp"
 	FeatureTimestampNTZ      = "timestampNtz"
+	FeatureV2Checkpoint      = "v2Checkpoint"
 )
 
 // Properties that this package acts on. Their values are text.
@@ -29,6 +30,9 @@ const (
 	// PropertyCheckpointInterval is the number of commits after which a
 	// checkpoint is due.
 	PropertyCheckpointInterval = "delta.checkpointInterval"
+	// PropertyCheckpointPolicy is classic, or v2 for checkpoints whose files are
+	// in sidecars.
+	PropertyCheckpointPolicy = "delta.checkpointPolicy"
 	// PropertyDeletedFileRetention is for how long a removed file is
 	// remembered, such as "interval 1 week".
 	PropertyDeletedFileRetention = "delta.deletedFileRetentionDuration"
@@ -65,6 +69,7 @@ var features = []feature{
 	{name: FeatureTimestampNTZ, reader: true, supported: true},
 	{name: FeatureInCommitTimestamp, supported: true},
 	{name: FeatureDomainMetadata, supported: true},
+	{name: FeatureV2Checkpoint, reader: true, supported: true},
 	{name: "allowColumnDefaults", idle: noFieldKey("CURRENT_DEFAULT")},
 	// It binds those who delete unreferenced files, which is not done here.
 	{name: "vacuumProtocolCheck", reader: true, supported: true},
@@ -268,6 +273,9 @@ func neededFeatures(m *Metadata) []string {
 		if m.enabled(need.property) {
 			names = append(names, need.feature)
 		}
+	}
+	if m.Property(PropertyCheckpointPolicy, "") == "v2" {
+		names = append(names, FeatureV2Checkpoint)
 	}
 	if slices.ContainsFunc(m.Schema.Fields, func(f schema.Field) bool { return hasKind(&f.Type, schema.TimestampNTZ) }) {
 		names = append(names, FeatureTimestampNTZ)

@@ -46,7 +46,6 @@ func TestTablesOfOtherWriters(t *testing.T) {
 		"deltalog-invalid-protocol-version":                      "protocol (99,7)",
 		"data-skipping-basic-stats-all-types-columnmapping-name": "columnMapping",
 		"table-with-columnmapping-mode-name":                     "columnMapping",
-		"v2-checkpoint-json":                                     "v2Checkpoint",
 	}
 	// Tables that have no expected rows, or none that say something.
 	counts := map[string]int64{"table-with-dv-small": 8}

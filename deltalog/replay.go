@@ -51,7 +51,7 @@ func listLog(ctx context.Context, st store.Store, from Version) (*listing, error
 			}
 			l.last = f.version
 		case f.parts == 0:
-			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, bytes: info.Size})
+			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, unique: f.unique, bytes: info.Size})
 		default:
 			c := many[set{f.version, f.parts}]
 			c.version, c.parts, c.bytes = f.version, c.parts+1, c.bytes+info.Size

@@ -186,7 +186,9 @@ func (t *Table) noticeCheckpoint(ctx context.Context, s *Snapshot) *Snapshot {
 	if !ok || h.Version <= s.base.version || h.Version > s.version {
 		return s
 	}
-	return s.withBase(checkpointRef{version: h.Version, parts: h.Parts, bytes: h.SizeInBytes, logBytes: s.logBytes})
+	c := h.ref()
+	c.logBytes = s.logBytes
+	return s.withBase(c)
 }
 
 func (t *Table) replaced(s *Snapshot) error {
