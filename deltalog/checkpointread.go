@@ -45,8 +45,8 @@ func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snap
 	}
 	s.files = s.files.edit(edits)
 	all := &commitLog{protocol: s.protocol, metadata: s.metadata}
+	s.sumFiles()
 	for f := range s.Files() {
-		s.totals.add(f, +1)
 		if f.Vector != nil {
 			all.adds = append(all.adds, f)
 		}

@@ -133,23 +133,22 @@ const fetchAhead = 16
 // follow applies the commits after s: up to a version, or until there is no
 // next one. The commits up to known were seen in a listing.
 func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, error) {
+	last := known
+	if to != head {
+		last = min(known, to)
+	}
+	if last-s.version > 1 {
+		var err error
+		if s, err = s.followKnown(ctx, last); err != nil {
+			return nil, err
+		}
+	}
 	for to == head || s.version < to {
-		n := 1
-		if ahead := known - s.version; ahead > 1 {
-			n = int(min(ahead, fetchAhead))
-		}
-		if to != head {
-			n = int(min(Version(n), to-s.version))
-		}
-		logs, err := fetch(ctx, s.st, s.version+1, n)
-		for _, b := range logs {
-			next, err := s.replay(b)
-			if err != nil {
+		logs, err := fetch(ctx, s.st, s.version+1, 1)
+		if err == nil {
+			if s, err = s.apply(logs[0].log, logs[0].size); err != nil {
 				return nil, err
 			}
-			s = next
-		}
-		if err == nil {
 			continue
 		}
 		if !errors.Is(err, store.ErrNotExist) {
@@ -161,6 +160,45 @@ func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, er
 		break
 	}
 	return s.withCommitTime(ctx)
+}
+
+// bulkEdits is how many changes to the files are gathered before they are made.
+const bulkEdits = 1 << 18
+
+// followKnown applies the commits up to a version, all of which were seen in a
+// listing. It ends early where one is not there. The set of files is changed not
+// for every commit but for many at once.
+func (s *Snapshot) followKnown(ctx context.Context, last Version) (*Snapshot, error) {
+	var edits []fileEdit
+	made := *s
+	s = &made
+	var failed error
+	for failed == nil && s.version < last {
+		logs, err := fetch(ctx, s.st, s.version+1, int(min(last-s.version, fetchAhead)))
+		if err != nil && !errors.Is(err, store.ErrNotExist) {
+			return nil, err
+		}
+		for _, l := range logs {
+			next, err := s.applyAllButFiles(l.log, l.size)
+			if err != nil {
+				return nil, err
+			}
+			s = next
+			for _, r := range l.log.removes {
+				edits = append(edits, fileEdit{file: r.file, remove: true})
+			}
+			for _, f := range l.log.adds {
+				edits = append(edits, fileEdit{file: f})
+			}
+		}
+		failed = err
+		if len(edits) >= bulkEdits || failed != nil || s.version == last {
+			s.files = s.files.edit(edits)
+			edits = edits[:0]
+		}
+	}
+	s.sumFiles()
+	return s, nil
 }
 
 // end judges a log that has no version after s.
@@ -178,37 +216,41 @@ func (s *Snapshot) end(to, known Version) (*Snapshot, error) {
 	return s, nil
 }
 
+// fetched is a commit as it was read.
+type fetched struct {
+	log  *commitLog
+	size int64 // of its file, in bytes
+}
+
 // fetch reads n commits from a version on, and returns those before the first
 // that failed.
-func fetch(ctx context.Context, st store.Store, from Version, n int) ([][]byte, error) {
-	if n == 1 {
-		b, err := st.Get(ctx, commitName(from))
-		if err != nil {
-			return nil, fmt.Errorf("read version %d: %w", from, err)
-		}
-		return [][]byte{b}, nil
-	}
-	logs, errs := make([][]byte, n), make([]error, n)
+func fetch(ctx context.Context, st store.Store, from Version, n int) ([]fetched, error) {
+	logs, errs := make([]fetched, n), make([]error, n)
 	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { logs[i], errs[i] = st.Get(ctx, commitName(from+Version(i))) })
+	for i := 1; i < n; i++ {
+		wg.Go(func() { logs[i], errs[i] = fetchOne(ctx, st, from+Version(i)) })
 	}
+	logs[0], errs[0] = fetchOne(ctx, st, from)
 	wg.Wait()
 	for i, err := range errs {
 		if err != nil {
-			return logs[:i], fmt.Errorf("read version %d: %w", from+Version(i), err)
+			return logs[:i], err
 		}
 	}
 	return logs, nil
 }
 
-// replay applies the file of the next version.
-func (s *Snapshot) replay(b []byte) (*Snapshot, error) {
+func fetchOne(ctx context.Context, st store.Store, v Version) (fetched, error) {
+	name := commitName(v)
+	b, err := st.Get(ctx, name)
+	if err != nil {
+		return fetched{}, fmt.Errorf("read version %d: %w", v, err)
+	}
 	c, err := parseCommit(b)
 	if err != nil {
-		return nil, fmt.Errorf("version %d: %w", s.version+1, err)
+		return fetched{}, fmt.Errorf("version %d: %s: %w", v, name, err)
 	}
-	return s.apply(c, int64(len(b)))
+	return fetched{c, int64(len(b))}, nil
 }
 
 // withCommitTime finds the time of a version that was read from a checkpoint,

@@ -138,6 +138,15 @@ func (s *Snapshot) inCommitTimestamps() bool {
 
 // apply returns the next version. The commit's file had size bytes.
 func (s *Snapshot) apply(c *commitLog, size int64) (*Snapshot, error) {
+	n, err := s.applyAllButFiles(c, size)
+	if err == nil && len(c.removes)+len(c.adds) > 0 {
+		n.applyFiles(s, c)
+	}
+	return n, err
+}
+
+// applyAllButFiles returns the next version with the files of this one.
+func (s *Snapshot) applyAllButFiles(c *commitLog, size int64) (*Snapshot, error) {
 	n := *s
 	n.version++
 	n.info = c.info
@@ -176,8 +185,8 @@ func (s *Snapshot) apply(c *commitLog, size int64) (*Snapshot, error) {
 			}
 		}
 	}
-	if len(c.removes)+len(c.adds) > 0 {
-		n.applyFiles(s, c)
+	if len(c.removes) > 0 {
+		n.removed = &removals{version: n.version, files: c.removes, before: n.removed}
 	}
 	return &n, nil
 }
@@ -225,7 +234,12 @@ func (s *Snapshot) applyFiles(old *Snapshot, c *commitLog) {
 		edits = append(edits, fileEdit{file: f})
 	}
 	s.files = s.files.edit(edits)
-	if len(c.removes) > 0 {
-		s.removed = &removals{version: s.version, files: c.removes, before: s.removed}
+}
+
+// sumFiles sets the totals from the files.
+func (s *Snapshot) sumFiles() {
+	s.totals = totals{}
+	for f := range s.Files() {
+		s.totals.add(f, +1)
 	}
 }
