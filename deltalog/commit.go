@@ -69,7 +69,7 @@ func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool
 	if known := t.snap.Load(); known.version > read.version {
 		return known, false, nil
 	}
-	log, err := t.plan(read, c)
+	log, err := t.plan(ctx, read, c)
 	if err != nil {
 		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
 	}
@@ -172,7 +172,7 @@ func (m *Metadata) equal(o *Metadata) bool {
 
 // plan turns a commit into its actions and checks them. Errors wrap ErrInvalid
 // or ErrUnsupported.
-func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
+func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog, error) {
 	now := t.now().UnixMilli()
 	log := &commitLog{
 		info: &CommitInfo{
@@ -207,16 +207,36 @@ func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
 	if err := after.check(read, c); err != nil {
 		return nil, err
 	}
-	if after.metadata.enabled(PropertyInCommitTimestamps) {
-		if read.version >= 0 && (read.info == nil || read.info.InCommitTimestamp == 0) {
-			return nil, fmt.Errorf("%w: the in-commit timestamp of version %d is not known", ErrUnsupported, read.version)
-		}
-		log.info.InCommitTimestamp = now
-		if read.info != nil {
-			log.info.InCommitTimestamp = max(now, read.info.InCommitTimestamp+1)
-		}
+	if err := t.planTime(ctx, read, &after, log); err != nil {
+		return nil, err
 	}
 	return log, nil
+}
+
+// planTime gives the commit its in-commit timestamp, where the table has them.
+func (t *Table) planTime(ctx context.Context, read *Snapshot, after *planned, log *commitLog) error {
+	if !after.metadata.enabled(PropertyInCommitTimestamps) {
+		return nil
+	}
+	last := int64(0)
+	switch {
+	case read.version < 0:
+	case !read.inCommitTimestamps():
+		var err error
+		if last, err = read.lastTime(ctx); err != nil {
+			return err
+		}
+	case read.info == nil || read.info.InCommitTimestamp == 0:
+		return fmt.Errorf("%w: the in-commit timestamp of version %d is not known", ErrUnsupported, read.version)
+	default:
+		last = read.info.InCommitTimestamp
+	}
+	log.info.InCommitTimestamp = max(log.info.Timestamp, last+1)
+	if read.version >= 0 && !read.inCommitTimestamps() {
+		after.metadata = after.metadata.withInCommitTime(read.version+1, log.info.InCommitTimestamp)
+		log.metadata = after.metadata
+	}
+	return nil
 }
 
 // planned is what a table will be after a commit.
@@ -289,8 +309,8 @@ func (p *planned) checkTable(read *Snapshot, first bool) error {
 	if read.metadata.enabled(PropertyDeletionVectors) && !p.metadata.enabled(PropertyDeletionVectors) {
 		return fmt.Errorf("%w: deletion vectors cannot be switched off", ErrInvalid)
 	}
-	if read.metadata.enabled(PropertyInCommitTimestamps) != p.metadata.enabled(PropertyInCommitTimestamps) {
-		return fmt.Errorf("%w: in-commit timestamps can be switched on at creation alone", ErrUnsupported)
+	if read.metadata.enabled(PropertyInCommitTimestamps) && !p.metadata.enabled(PropertyInCommitTimestamps) {
+		return fmt.Errorf("%w: in-commit timestamps cannot be switched off", ErrUnsupported)
 	}
 	return nil
 }

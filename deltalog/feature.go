@@ -27,6 +27,10 @@ const (
 	PropertyDeletionVectors = "delta.enableDeletionVectors"
 	// PropertyInCommitTimestamps has every commit carry a growing time.
 	PropertyInCommitTimestamps = "delta.enableInCommitTimestamps"
+	// propertyInCommitVersion and propertyInCommitTime tell from which version on
+	// commits have such times, where that is not the first.
+	propertyInCommitVersion = "delta.inCommitTimestampEnablementVersion"
+	propertyInCommitTime    = "delta.inCommitTimestampEnablementTimestamp"
 	// PropertyCheckpointInterval is the number of commits after which a
 	// checkpoint is due.
 	PropertyCheckpointInterval = "delta.checkpointInterval"
