@@ -129,8 +129,16 @@ type File struct {
 	rowTracking *rowTracking
 }
 
-// rowTracking keeps the fields of tables with row tracking or clustering, which
-// are read and carried into checkpoints, never written anew.
+// tracking returns the fields of row tracking and clustering; zero for none.
+func (f *File) tracking() rowTracking {
+	if f.rowTracking == nil {
+		return rowTracking{}
+	}
+	return *f.rowTracking
+}
+
+// rowTracking has the fields of tables with row tracking or clustering. A commit
+// fills in the ids of rows; the rest is carried along.
 type rowTracking struct {
 	BaseRowID               *int64
 	DefaultRowCommitVersion *int64

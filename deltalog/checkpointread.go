@@ -17,7 +17,7 @@ import (
 // that were removed before it. One that cannot be decoded is ErrCorrupt.
 func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snapshot, error) {
 	s := &Snapshot{
-		st: st, version: c.version, base: c,
+		st: st, version: c.version, base: c, addedSince: c.version,
 		txns: map[string]Txn{}, domains: map[string]Domain{},
 	}
 	var edits []fileEdit
@@ -238,6 +238,7 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 				Path: path.string(), PartitionValues: parts.strings(), Tags: plain(tags.strings()),
 				Stats: stats.string(), DeletionVector: vector(), BaseRowID: base.intOrNil(),
 				DefaultRowCommitVersion: version.intOrNil(), ClusteringProvider: cluster.string(),
+				DataChange: true, // whatever it was: nobody asks that of a checkpoint
 			}
 			a.Size, _ = size.int()
 			a.ModificationTime, _ = mod.int()

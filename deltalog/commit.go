@@ -39,6 +39,16 @@ type Commit struct {
 	// [File.WithVector].
 	Remove []*File
 	Add    []*File
+	// ChangeData are files of changed rows, made by [Table.NewChangeFile], for
+	// tables with a change data feed. A commit that has any tells all its
+	// changes by them.
+	ChangeData []*File
+	// ReadFiles are files of Read whose rows the plan depends on, Reads tells
+	// which files it would have depended on had they been there, and ReadApps
+	// are applications whose progress it depends on. See [Commit.Conflict].
+	ReadFiles []*File
+	Reads     func(*File) bool
+	ReadApps  []string
 	// BlindAppend says that the plan does not depend on any file of the table.
 	BlindAppend bool
 	// Rearrange says that the rows of the table stay the same, so that those
@@ -126,38 +136,6 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 	}
 }
 
-// Conflict judges a plan that was made on c.Read against a newer version. It
-// returns an error wrapping ErrConflict where others changed the protocol, the
-// metadata, an application's progress or a domain that c sets too, or took away
-// or changed a file that c removes. Files that others added are no conflict:
-// whoever plans by what is in the table judges those. c has been tried once.
-func (c *Commit) Conflict(now *Snapshot) error {
-	switch {
-	case now.metadata.ID != c.Read.metadata.ID:
-		return fmt.Errorf("%w: another table has taken this one's place", ErrConflict)
-	case !now.protocol.equal(c.Read.protocol):
-		return fmt.Errorf("%w: the protocol has changed", ErrConflict)
-	case !now.metadata.equal(c.Read.metadata):
-		return fmt.Errorf("%w: the metadata has changed", ErrConflict)
-	}
-	for _, t := range c.Txns {
-		if now.txns[t.AppID].Version != c.Read.txns[t.AppID].Version {
-			return fmt.Errorf("%w: transaction id of %s has moved", ErrConflict, t.AppID)
-		}
-	}
-	for _, d := range c.Domains {
-		if now.domains[d.Name] != c.Read.domains[d.Name] {
-			return fmt.Errorf("%w: domain %s has changed", ErrConflict, d.Name)
-		}
-	}
-	for _, f := range c.Remove {
-		if !now.Has(f) {
-			return fmt.Errorf("%w: file %s is no longer what it was", ErrConflict, f.Path)
-		}
-	}
-	return nil
-}
-
 // equal tells whether two protocols ask for the same.
 func (p *Protocol) equal(o *Protocol) bool {
 	return p == o || p.MinReader == o.MinReader && p.MinWriter == o.MinWriter &&
@@ -181,7 +159,10 @@ func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog
 			Engine: engineName, TxnID: uuid.NewString(),
 		},
 		protocol: c.Protocol, metadata: c.Metadata,
-		domains: c.Domains, txns: slices.Clone(c.Txns), adds: c.Add,
+		domains: c.Domains, txns: slices.Clone(c.Txns), adds: c.Add, changes: c.ChangeData,
+	}
+	if c.Rearrange {
+		log.rearranged = c.Add
 	}
 	if log.info.Parameters == nil {
 		log.info.Parameters = map[string]string{}
@@ -204,10 +185,17 @@ func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog
 	if c.Metadata != nil {
 		after.metadata = c.Metadata
 	}
+	var err error
+	if after.clustered, err = read.clusteringColumns(); err != nil {
+		return nil, err
+	}
 	if err := after.check(read, c); err != nil {
 		return nil, err
 	}
 	if err := t.planTime(ctx, read, &after, log); err != nil {
+		return nil, err
+	}
+	if err := after.planRowIDs(read, c, log); err != nil {
 		return nil, err
 	}
 	return log, nil
@@ -243,6 +231,8 @@ func (t *Table) planTime(ctx context.Context, read *Snapshot, after *planned, lo
 type planned struct {
 	protocol *Protocol
 	metadata *Metadata
+	// clustered are the paths of the columns that files are clustered by.
+	clustered [][]string
 }
 
 func (p *planned) check(read *Snapshot, c *Commit) error {
@@ -253,7 +243,7 @@ func (p *planned) check(read *Snapshot, c *Commit) error {
 		}
 	}
 	if first || c.Protocol != nil || c.Metadata != nil {
-		if err := p.checkTable(read, first); err != nil {
+		if err := p.checkTable(read, c, first); err != nil {
 			return err
 		}
 	}
@@ -265,7 +255,7 @@ func (p *planned) check(read *Snapshot, c *Commit) error {
 
 // checkTable checks protocol and metadata: what they say of each other, and
 // what they were.
-func (p *planned) checkTable(read *Snapshot, first bool) error {
+func (p *planned) checkTable(read *Snapshot, c *Commit, first bool) error {
 	if err := p.protocol.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -300,6 +290,11 @@ func (p *planned) checkTable(read *Snapshot, first bool) error {
 	for _, name := range read.protocol.writerFeatures() {
 		if !p.protocol.HasFeature(name) {
 			return fmt.Errorf("%w: feature %s is taken out of the protocol", ErrInvalid, name)
+		}
+	}
+	if len(c.Remove) < read.NumFiles() {
+		if err := checkTypeChanges(read.metadata, p.metadata); err != nil {
+			return err
 		}
 	}
 	if p.protocol.MinReader < read.protocol.MinReader || p.protocol.MinWriter < read.protocol.MinWriter {
@@ -348,6 +343,12 @@ func (p *planned) checkFiles(read *Snapshot, c *Commit) error {
 	if c.BlindAppend && len(c.Remove) > 0 {
 		return fmt.Errorf("%w: a blind append removes files", ErrInvalid)
 	}
+	if c.BlindAppend && (len(c.ReadFiles) > 0 || c.Reads != nil) {
+		return fmt.Errorf("%w: a blind append depends on files", ErrInvalid)
+	}
+	if err := p.checkChangeData(c); err != nil {
+		return err
+	}
 	removed := make(map[string]bool, len(c.Remove))
 	for _, f := range c.Remove {
 		if removed[f.Path] {
@@ -388,6 +389,9 @@ func (p *planned) checkAdd(f *File) error {
 		if _, ok := f.Partition[name]; !ok {
 			return fmt.Errorf("it lacks the value of partition column %s", name)
 		}
+	}
+	if err := p.checkClustering(f); err != nil {
+		return err
 	}
 	if f.Vector == nil {
 		return nil

@@ -30,6 +30,8 @@ type FileOptions struct {
 	// StatsNames are the columns to gather statistics for. Nil means what the
 	// table's properties say, by default the first 32.
 	StatsNames []string
+
+	folder string // of the file, empty or with a slash at the end
 }
 
 // FileWriter writes a data file. It is used by one goroutine, and ends with one
@@ -49,20 +51,20 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 		s = m.Schema
 	}
 	name := "part-" + uuid.NewString() + ".parquet"
-	f := &File{Path: escapePath(name)}
+	f := &File{Path: escapePath(o.folder + name)}
 	if len(m.PartitionColumns) > 0 {
 		var err error
 		if s, err = withoutColumns(s, m.PartitionColumns); err != nil {
 			return nil, fmt.Errorf("write data file: %w", err)
 		}
 		name = partitionDir(m.PartitionColumns, o.Partition) + name
-		f.Path, f.Partition = escapePath(name), o.Partition
+		f.Path, f.Partition = escapePath(o.folder+name), o.Partition
 	}
-	out, err := t.st.Create(ctx, name)
+	out, err := t.st.Create(ctx, o.folder+name)
 	if err != nil {
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	n, names := statsColumns(m)
+	n, names := t.Snapshot().withClustering(statsColumns(m))
 	if o.StatsNames != nil {
 		names = o.StatsNames
 	}

@@ -198,6 +198,7 @@ func (s *Snapshot) followKnown(ctx context.Context, last Version) (*Snapshot, er
 		}
 	}
 	s.sumFiles()
+	s.added, s.addedSince = nil, s.version
 	return s, nil
 }
 

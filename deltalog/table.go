@@ -243,6 +243,10 @@ func (s *Snapshot) withBase(c checkpointRef) *Snapshot {
 	n := *s
 	n.base = c
 	n.removed = s.removed.since(c.version)
+	if n.addedSince < c.version {
+		// Who planned on something older has to look at the files.
+		n.added, n.addedSince = s.added.since(c.version), c.version
+	}
 	return &n
 }
 
