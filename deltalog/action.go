@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // Version numbers the states of a table, from 0. A negative one means none.
@@ -203,6 +204,9 @@ func objectName(path string) (string, error) {
 	u, err := url.Parse(path)
 	if err == nil && u.Scheme != "" || strings.HasPrefix(name, "/") {
 		return "", fmt.Errorf("path %q: %w: files outside the table", path, ErrUnsupported)
+	}
+	if err := store.CheckName(name); err != nil {
+		return "", fmt.Errorf("path %q: %w: %w", path, ErrCorrupt, err)
 	}
 	return name, nil
 }

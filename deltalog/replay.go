@@ -85,13 +85,13 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 	if err != nil {
 		return nil, err
 	}
-	s, err := base(ctx, st, l, at)
+	s, damage, err := base(ctx, st, l, at)
 	if s == nil && err == nil && from > 0 {
 		// The hint is stale, or what it names cannot be read.
 		if l, err = listLog(ctx, st, 0); err != nil {
 			return nil, err
 		}
-		s, err = base(ctx, st, l, at)
+		s, damage, err = base(ctx, st, l, at)
 	}
 	if err != nil {
 		return nil, err
@@ -100,9 +100,14 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 		if l.empty() {
 			return nil, fmt.Errorf("open %s: %w", st.URI(), ErrNotTable)
 		}
-		if l.first != 0 {
-			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and has no readable checkpoint before it",
-				st.URI(), ErrCorrupt, l.first)
+		switch {
+		case l.first == 0:
+		case damage != nil:
+			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and no checkpoint can be read: %w", st.URI(), ErrCorrupt, max(l.first, 0), damage)
+		case at != head && len(l.checkpoints) > 0:
+			return nil, fmt.Errorf("open %s: version %d: %w: the oldest that can be read is %d", st.URI(), at, ErrNoVersion, l.checkpoints[0].version)
+		default:
+			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and has no checkpoint before it", st.URI(), ErrCorrupt, l.first)
 		}
 		s = &Snapshot{st: st, version: -1, base: noCheckpoint}
 	}
@@ -110,21 +115,25 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 }
 
 // base reads the newest readable checkpoint of a listing that is not after at;
-// nil when there is none.
-func base(ctx context.Context, st store.Store, l *listing, at Version) (*Snapshot, error) {
+// nil when there is none. damage tells what is wrong with the newest that is not
+// readable.
+func base(ctx context.Context, st store.Store, l *listing, at Version) (s *Snapshot, damage, err error) {
 	for _, c := range slices.Backward(l.checkpoints) {
 		if at != head && c.version > at {
 			continue
 		}
 		s, err := readCheckpoint(ctx, st, c)
 		if err == nil {
-			return s, nil
+			return s, nil, nil
 		}
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, store.ErrNotExist) {
-			return nil, err
+			return nil, nil, err
+		}
+		if damage == nil {
+			damage = err
 		}
 	}
-	return nil, nil
+	return nil, damage, nil
 }
 
 // fetchAhead is how many commits are read at once while catching up.
@@ -146,9 +155,11 @@ func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, er
 	for to == head || s.version < to {
 		logs, err := fetch(ctx, s.st, s.version+1, 1)
 		if err == nil {
-			if s, err = s.apply(logs[0].log, logs[0].size); err != nil {
-				return nil, err
+			next, err := s.apply(logs[0].log, logs[0].size)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", commitName(s.version+1), err)
 			}
+			s = next
 			continue
 		}
 		if !errors.Is(err, store.ErrNotExist) {
@@ -181,7 +192,7 @@ func (s *Snapshot) followKnown(ctx context.Context, last Version) (*Snapshot, er
 		for _, l := range logs {
 			next, err := s.applyAllButFiles(l.log, l.size)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", commitName(s.version+1), err)
 			}
 			s = next
 			for _, r := range l.log.removes {
@@ -210,7 +221,8 @@ func (s *Snapshot) end(to, known Version) (*Snapshot, error) {
 	case to != head:
 		return nil, fmt.Errorf("version %d: %w: the newest is %d", to, ErrNoVersion, s.version)
 	case known > s.version:
-		return nil, fmt.Errorf("open %s: %w: the log has version %d, but not version %d", s.st.URI(), ErrCorrupt, known, s.version+1)
+		return nil, fmt.Errorf("open %s: %w: the log has version %d, but not version %d: %s is missing",
+			s.st.URI(), ErrCorrupt, known, s.version+1, commitName(s.version+1))
 	case s.version < 0:
 		return nil, fmt.Errorf("open %s: %w", s.st.URI(), ErrNotTable)
 	}

@@ -113,10 +113,10 @@ func TestCheckpointOfJSONLines(t *testing.T) {
 		want  string // in the error; empty means none
 	}{
 		{"files inline", inline, 3, ""},
-		{"damaged line", append(slices.Clone(inline), `{"add":`), 0, "begins at version 6"},
-		{"no protocol", []string{self, metadata}, 0, "begins at version 6"},
-		{"sidecar that is not there", []string{self, protocol, metadata, `{"sidecar":{"path":"no.parquet"}}`}, 0, "begins at version 6"},
-		{"sidecar elsewhere", []string{self, protocol, metadata, `{"sidecar":{"path":"../../secret.parquet"}}`}, 0, "begins at version 6"},
+		{"damaged line", append(slices.Clone(inline), `{"add":`), 0, "95f9e3ee90e5.json: line 8"},
+		{"no protocol", []string{self, metadata}, 0, "no protocol"},
+		{"sidecar that is not there", []string{self, protocol, metadata, `{"sidecar":{"path":"no.parquet"}}`}, 0, "_sidecars/no.parquet"},
+		{"sidecar elsewhere", []string{self, protocol, metadata, `{"sidecar":{"path":"../../secret.parquet"}}`}, 0, "secret.parquet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			st := storetest.NewMemory()
