@@ -10,6 +10,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/store"
 )
 
@@ -126,6 +127,9 @@ func readPart(ctx context.Context, st store.Store, name string, kinds []string, 
 // an error here.
 func openParquet(r io.ReaderAt, size int64) (f *parquet.File, err error) {
 	defer corruptPanic(&err)
+	if err := datafile.CheckFooter(r, size); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	f, err = parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -149,9 +153,13 @@ func readGroup(f *parquet.File, g parquet.RowGroup, kinds []string, yield func(*
 	defer leaves.close()
 	var readers []actionReader
 	for _, kind := range kinds {
-		if f.Root().Column(kind) != nil {
-			readers = append(readers, actionReaders[kind](leaves))
+		n := len(leaves.open)
+		if next := actionReaders[kind](leaves); len(leaves.open) > n { // otherwise there are no such columns
+			readers = append(readers, next)
 		}
+	}
+	if len(readers) == 0 {
+		return nil
 	}
 	for range g.NumRows() {
 		for _, next := range readers {

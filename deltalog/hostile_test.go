@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
@@ -161,6 +163,36 @@ func FuzzReadCheckpoint(f *testing.F) {
 		_ = readTombstones(t.Context(), st, c, func(tombstone) error { return nil })
 		if len(st.outside) > 0 {
 			t.Fatalf("asked the store for %q", st.outside)
+		}
+	})
+}
+
+func TestDamagedCheckpointsEndInErrors(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		st := storetest.NewMemory()
+		table := newTestTable(t, st)
+		a, b := fakeFile("a", 3), fakeFile("b", 4)
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{a, b}})
+		mustCommit(t, table, &Commit{Operation: "DELETE", Remove: []*File{a, b}, Add: []*File{a.WithVector(fakeVector("v", 1))}})
+		if err := table.Checkpoint(t.Context()); err != nil {
+			rt.Fatal(err)
+		}
+		c := table.Snapshot().base
+		body, err := st.Get(t.Context(), c.names()[0])
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for range rapid.IntRange(1, 4).Draw(rt, "damages") {
+			body[rapid.IntRange(0, len(body)-1).Draw(rt, "at")] = rapid.Byte().Draw(rt, "byte")
+		}
+		if err := st.Put(t.Context(), c.names()[0], body); err != nil {
+			rt.Fatal(err)
+		}
+		if _, err := readCheckpoint(t.Context(), st, c); err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
+			rt.Fatal(err)
+		}
+		if err := readTombstones(t.Context(), st, c, func(tombstone) error { return nil }); err != nil && !errors.Is(err, ErrCorrupt) {
+			rt.Fatal(err)
 		}
 	})
 }
