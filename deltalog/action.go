@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // Version numbers the states of a table, from 0. A negative one means none.
@@ -130,8 +131,16 @@ type File struct {
 	rowTracking *rowTracking
 }
 
-// rowTracking keeps the fields of tables with row tracking or clustering, which
-// are read and carried into checkpoints, never written anew.
+// tracking returns the fields of row tracking and clustering; zero for none.
+func (f *File) tracking() rowTracking {
+	if f.rowTracking == nil {
+		return rowTracking{}
+	}
+	return *f.rowTracking
+}
+
+// rowTracking has the fields of tables with row tracking or clustering. A commit
+// fills in the ids of rows; the rest is carried along.
 type rowTracking struct {
 	BaseRowID               *int64
 	DefaultRowCommitVersion *int64
@@ -196,6 +205,9 @@ func objectName(path string) (string, error) {
 	u, err := url.Parse(path)
 	if err == nil && u.Scheme != "" || strings.HasPrefix(name, "/") {
 		return "", fmt.Errorf("path %q: %w: files outside the table", path, ErrUnsupported)
+	}
+	if err := store.CheckName(name); err != nil {
+		return "", fmt.Errorf("path %q: %w: %w", path, ErrCorrupt, err)
 	}
 	return name, nil
 }

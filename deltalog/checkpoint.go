@@ -56,13 +56,15 @@ type (
 		ClusteringProvider      *string            `parquet:"clusteringProvider,optional"`
 	}
 	checkpointRemove struct {
-		Path                 string             `parquet:"path"`
-		DeletionTimestamp    *int64             `parquet:"deletionTimestamp,optional"`
-		DataChange           bool               `parquet:"dataChange"`
-		ExtendedFileMetadata *bool              `parquet:"extendedFileMetadata,optional"`
-		PartitionValues      map[string]*string `parquet:"partitionValues,optional"`
-		Size                 *int64             `parquet:"size,optional"`
-		DeletionVector       *checkpointVector  `parquet:"deletionVector,optional"`
+		Path                    string             `parquet:"path"`
+		DeletionTimestamp       *int64             `parquet:"deletionTimestamp,optional"`
+		DataChange              bool               `parquet:"dataChange"`
+		ExtendedFileMetadata    *bool              `parquet:"extendedFileMetadata,optional"`
+		PartitionValues         map[string]*string `parquet:"partitionValues,optional"`
+		Size                    *int64             `parquet:"size,optional"`
+		DeletionVector          *checkpointVector  `parquet:"deletionVector,optional"`
+		BaseRowID               *int64             `parquet:"baseRowId,optional"`
+		DefaultRowCommitVersion *int64             `parquet:"defaultRowCommitVersion,optional"`
 	}
 	checkpointVector struct {
 		StorageType  string `parquet:"storageType"`
@@ -129,7 +131,9 @@ func (t *Table) Checkpoint(ctx context.Context) error {
 		return fmt.Errorf("checkpoint %d: %w", s.version, err)
 	}
 	t.mu.Lock()
-	t.publish(t.snap.Load().withBase(checkpointRef{version: s.version, bytes: hint.SizeInBytes, logBytes: s.logBytes}))
+	c := hint.ref()
+	c.logBytes = s.logBytes
+	t.publish(t.snap.Load().withBase(c))
 	t.mu.Unlock()
 	if err := t.pointAt(ctx, hint); err != nil {
 		return fmt.Errorf("checkpoint %d: %w", s.version, err)
@@ -152,38 +156,83 @@ func (t *Table) pointAt(ctx context.Context, h hintJSON) error {
 // writeCheckpoint writes the checkpoint of a version and looks whether it can
 // be read.
 func (t *Table) writeCheckpoint(ctx context.Context, s *Snapshot) (hintJSON, error) {
+	if s.metadata.Property(PropertyCheckpointPolicy, "") == "v2" && s.protocol.has(FeatureV2Checkpoint) {
+		return t.writeV2Checkpoint(ctx, s)
+	}
 	h := hintJSON{Version: s.version, NumAdds: int64(s.NumFiles())}
-	name := checkpointRef{version: s.version}.names()[0]
-	out, err := t.st.Create(ctx, name)
+	f, err := createActions[checkpointRow](ctx, t.st, checkpointRef{version: s.version}.names()[0])
 	if err != nil {
 		return h, err
 	}
-	defer out.Abort()
-	w := &checkpointWriter{w: parquet.NewGenericWriter[checkpointRow](out,
+	defer f.out.Abort()
+	if err := t.streamActions(ctx, s, &checkpointWriter{put: f.write}); err != nil {
+		return h, err
+	}
+	h.Size, h.SizeInBytes, err = f.close(ctx, t.st)
+	return h, err
+}
+
+// actionFile is a Parquet file of actions that is being written, in row groups
+// of bounded size.
+type actionFile[T any] struct {
+	name string
+	out  store.Writer
+	w    *parquet.GenericWriter[T]
+	rows int64
+	buf  []T
+}
+
+func createActions[T any](ctx context.Context, st store.Store, name string) (*actionFile[T], error) {
+	out, err := st.Create(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &actionFile[T]{name: name, out: out, w: parquet.NewGenericWriter[T](out,
 		parquet.Compression(&parquet.Snappy), parquet.DataPageVersion(1), parquet.CreatedBy(engineName, "", ""),
 		parquet.SkipPageBounds("add", "stats"), parquet.SkipPageBounds("metaData", "schemaString"),
-		parquet.SkipPageBounds("domainMetadata", "configuration"))}
-	if err := t.streamActions(ctx, s, w); err != nil {
-		return h, err
+		parquet.SkipPageBounds("domainMetadata", "configuration"))}, nil
+}
+
+func (f *actionFile[T]) write(r T) error {
+	f.rows++
+	f.buf = append(f.buf, r)
+	if len(f.buf) < checkpointGroupRows {
+		return nil
 	}
-	if err := w.close(); err != nil {
-		return h, err
+	return f.flush()
+}
+
+func (f *actionFile[T]) flush() error {
+	if _, err := f.w.Write(f.buf); err != nil {
+		return err
+	}
+	clear(f.buf)
+	f.buf = f.buf[:0]
+	return f.w.Flush()
+}
+
+// close makes the file visible, unless another writer has done so, looks whether
+// it can be read, and returns its size.
+func (f *actionFile[T]) close(ctx context.Context, st store.Store) (rows, bytes int64, err error) {
+	if len(f.buf) > 0 {
+		if err := f.flush(); err != nil {
+			return 0, 0, err
+		}
+	}
+	if err := f.w.Close(); err != nil {
+		return 0, 0, err
 	}
 	written := true
-	if err := out.Commit(); errors.Is(err, store.ErrExist) {
+	if err := f.out.Commit(); errors.Is(err, store.ErrExist) {
 		written = false
 	} else if err != nil {
-		return h, err
+		return 0, 0, err
 	}
-	rows, bytes, err := checkpointSize(ctx, t.st, name)
-	if err != nil {
-		return h, err
+	rows, bytes, err = checkpointSize(ctx, st, f.name)
+	if err == nil && written && rows != f.rows {
+		err = fmt.Errorf("%s: %w: it has %d actions, written were %d", f.name, ErrCorrupt, rows, f.rows)
 	}
-	if written && rows != w.rows {
-		return h, fmt.Errorf("%w: it has %d actions, written were %d", ErrCorrupt, rows, w.rows)
-	}
-	h.Size, h.SizeInBytes = rows, bytes
-	return h, nil
+	return rows, bytes, err
 }
 
 // checkpointSize reads a checkpoint's footer.
@@ -214,7 +263,7 @@ func (t *Table) streamActions(ctx context.Context, s *Snapshot, w *checkpointWri
 		}
 	}
 	for d := range s.Domains() {
-		if err := w.write(checkpointRow{Domain: &checkpointDomain{d.Name, d.Configuration, false}}); err != nil {
+		if err := w.put(checkpointRow{Domain: &checkpointDomain{d.Name, d.Configuration, false}}); err != nil {
 			return err
 		}
 	}
@@ -269,39 +318,8 @@ func (t *Table) streamTombstones(ctx context.Context, s *Snapshot, w *checkpoint
 	return err
 }
 
-// checkpointWriter writes rows in groups of bounded size.
-type checkpointWriter struct {
-	w    *parquet.GenericWriter[checkpointRow]
-	rows int64
-	buf  []checkpointRow
-}
-
-func (w *checkpointWriter) write(r checkpointRow) error {
-	w.rows++
-	w.buf = append(w.buf, r)
-	if len(w.buf) < checkpointGroupRows {
-		return nil
-	}
-	return w.flush()
-}
-
-func (w *checkpointWriter) flush() error {
-	if _, err := w.w.Write(w.buf); err != nil {
-		return err
-	}
-	clear(w.buf)
-	w.buf = w.buf[:0]
-	return w.w.Flush()
-}
-
-func (w *checkpointWriter) close() error {
-	if len(w.buf) > 0 {
-		if err := w.flush(); err != nil {
-			return err
-		}
-	}
-	return w.w.Close()
-}
+// checkpointWriter turns what a version holds into rows.
+type checkpointWriter struct{ put func(checkpointRow) error }
 
 func (w *checkpointWriter) protocol(p *Protocol) error {
 	row := &checkpointProtocol{MinReader: int32(p.MinReader), MinWriter: int32(p.MinWriter)}
@@ -312,7 +330,7 @@ func (w *checkpointWriter) protocol(p *Protocol) error {
 	if p.MinWriter >= 7 {
 		row.WriterFeatures = append([]string{}, p.WriterFeatures...)
 	}
-	return w.write(checkpointRow{Protocol: row})
+	return w.put(checkpointRow{Protocol: row})
 }
 
 func (w *checkpointWriter) metadata(m *Metadata) error {
@@ -320,7 +338,7 @@ func (w *checkpointWriter) metadata(m *Metadata) error {
 	if err != nil {
 		return err
 	}
-	return w.write(checkpointRow{Metadata: &checkpointMetadata{
+	return w.put(checkpointRow{Metadata: &checkpointMetadata{
 		ID: j.ID, Name: unlessZero(j.Name), Description: unlessZero(j.Description),
 		Format:       checkpointFormat{j.Format.Provider, j.Format.Options},
 		SchemaString: j.SchemaString, PartitionColumns: j.PartitionColumns, Configuration: j.Configuration,
@@ -329,15 +347,19 @@ func (w *checkpointWriter) metadata(m *Metadata) error {
 }
 
 func (w *checkpointWriter) txn(t Txn) error {
-	return w.write(checkpointRow{Txn: &checkpointTxn{t.AppID, t.Version, unlessZero(t.LastUpdated)}})
+	return w.put(checkpointRow{Txn: &checkpointTxn{t.AppID, t.Version, unlessZero(t.LastUpdated)}})
 }
 
 func (w *checkpointWriter) remove(r tombstone) error {
 	full := true
-	return w.write(checkpointRow{Remove: &checkpointRemove{
+	row := &checkpointRemove{
 		Path: r.file.Path, DeletionTimestamp: &r.deleted, DataChange: r.dataChange, ExtendedFileMetadata: &full,
 		PartitionValues: partitionJSON(r.file.Partition), Size: &r.file.Size, DeletionVector: vectorRow(r.file.Vector),
-	}})
+	}
+	if rt := r.file.rowTracking; rt != nil {
+		row.BaseRowID, row.DefaultRowCommitVersion = rt.BaseRowID, rt.DefaultRowCommitVersion
+	}
+	return w.put(checkpointRow{Remove: row})
 }
 
 func (w *checkpointWriter) add(f *File) error {
@@ -349,7 +371,7 @@ func (w *checkpointWriter) add(f *File) error {
 		row.BaseRowID, row.DefaultRowCommitVersion = rt.BaseRowID, rt.DefaultRowCommitVersion
 		row.ClusteringProvider = unlessZero(rt.ClusteringProvider)
 	}
-	return w.write(checkpointRow{Add: row})
+	return w.put(checkpointRow{Add: row})
 }
 
 func vectorRow(v *Vector) *checkpointVector {

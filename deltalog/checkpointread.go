@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/store"
 )
 
@@ -16,7 +18,7 @@ import (
 // that were removed before it. One that cannot be decoded is ErrCorrupt.
 func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snapshot, error) {
 	s := &Snapshot{
-		st: st, version: c.version, base: c,
+		st: st, version: c.version, base: c, addedSince: c.version,
 		txns: map[string]Txn{}, domains: map[string]Domain{},
 	}
 	var edits []fileEdit
@@ -44,8 +46,8 @@ func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snap
 	}
 	s.files = s.files.edit(edits)
 	all := &commitLog{protocol: s.protocol, metadata: s.metadata}
+	s.sumFiles()
 	for f := range s.Files() {
-		s.totals.add(f, +1)
 		if f.Vector != nil {
 			all.adds = append(all.adds, f)
 		}
@@ -70,9 +72,28 @@ func readTombstones(ctx context.Context, st store.Store, c checkpointRef, yield 
 	return nil
 }
 
-// readActions calls yield for every action of the given kinds.
+// readActions calls yield for every action of the given kinds: those in the
+// checkpoint's own files, then those in its sidecars.
 func readActions(ctx context.Context, st store.Store, c checkpointRef, kinds []string, yield func(*actionJSON) error) error {
+	var sidecars []string
+	take := func(a *actionJSON) error {
+		if a.Sidecar == nil {
+			return yield(a)
+		}
+		name, err := sidecarName(a.Sidecar.Path)
+		sidecars = append(sidecars, name)
+		return err
+	}
+	read := readPart
+	if strings.HasSuffix(c.unique, ".json") {
+		read = readJSONPart
+	}
 	for _, name := range c.names() {
+		if err := read(ctx, st, name, append([]string{"sidecar"}, kinds...), take); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range sidecars {
 		if err := readPart(ctx, st, name, kinds, yield); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -106,6 +127,9 @@ func readPart(ctx context.Context, st store.Store, name string, kinds []string, 
 // an error here.
 func openParquet(r io.ReaderAt, size int64) (f *parquet.File, err error) {
 	defer corruptPanic(&err)
+	if err := datafile.CheckFooter(r, size); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	f, err = parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -129,9 +153,13 @@ func readGroup(f *parquet.File, g parquet.RowGroup, kinds []string, yield func(*
 	defer leaves.close()
 	var readers []actionReader
 	for _, kind := range kinds {
-		if f.Root().Column(kind) != nil {
-			readers = append(readers, actionReaders[kind](leaves))
+		n := len(leaves.open)
+		if next := actionReaders[kind](leaves); len(leaves.open) > n { // otherwise there are no such columns
+			readers = append(readers, next)
 		}
+	}
+	if len(readers) == 0 {
+		return nil
 	}
 	for range g.NumRows() {
 		for _, next := range readers {
@@ -218,6 +246,7 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 				Path: path.string(), PartitionValues: parts.strings(), Tags: plain(tags.strings()),
 				Stats: stats.string(), DeletionVector: vector(), BaseRowID: base.intOrNil(),
 				DefaultRowCommitVersion: version.intOrNil(), ClusteringProvider: cluster.string(),
+				DataChange: true, // whatever it was: nobody asks that of a checkpoint
 			}
 			a.Size, _ = size.int()
 			a.ModificationTime, _ = mod.int()
@@ -230,12 +259,24 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 			return &actionJSON{Add: a}
 		}
 	},
+	"sidecar": func(g *groupLeaves) actionReader {
+		path := g.leaf("sidecar", "path")
+		return func() *actionJSON {
+			p := path.string()
+			if p == "" {
+				return nil
+			}
+			return &actionJSON{Sidecar: &sidecarJSON{Path: p}}
+		}
+	},
 	"remove": func(g *groupLeaves) actionReader {
 		path, deleted, change := g.leaf("remove", "path"), g.leaf("remove", "deletionTimestamp"), g.leaf("remove", "dataChange")
 		parts, size, vector := g.pairs("remove", "partitionValues"), g.leaf("remove", "size"), g.vector("remove")
+		base, version := g.leaf("remove", "baseRowId"), g.leaf("remove", "defaultRowCommitVersion")
 		return func() *actionJSON {
 			r := &removeJSON{
 				Path: path.string(), DataChange: change.bool(), PartitionValues: parts.strings(), DeletionVector: vector(),
+				BaseRowID: base.intOrNil(), DefaultRowCommitVersion: version.intOrNil(),
 			}
 			r.DeletionTimestamp, _ = deleted.int()
 			r.Size, _ = size.int()

@@ -39,6 +39,16 @@ type Commit struct {
 	// [File.WithVector].
 	Remove []*File
 	Add    []*File
+	// ChangeData are files of changed rows, made by [Table.NewChangeFile], for
+	// tables with a change data feed. A commit that has any tells all its
+	// changes by them.
+	ChangeData []*File
+	// ReadFiles are files of Read whose rows the plan depends on, Reads tells
+	// which files it would have depended on had they been there, and ReadApps
+	// are applications whose progress it depends on. See [Commit.Conflict].
+	ReadFiles []*File
+	Reads     func(*File) bool
+	ReadApps  []string
 	// BlindAppend says that the plan does not depend on any file of the table.
 	BlindAppend bool
 	// Rearrange says that the rows of the table stay the same, so that those
@@ -69,7 +79,7 @@ func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool
 	if known := t.snap.Load(); known.version > read.version {
 		return known, false, nil
 	}
-	log, err := t.plan(read, c)
+	log, err := t.plan(ctx, read, c)
 	if err != nil {
 		return nil, false, fmt.Errorf("commit version %d: %w", version, err)
 	}
@@ -126,38 +136,6 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 	}
 }
 
-// Conflict judges a plan that was made on c.Read against a newer version. It
-// returns an error wrapping ErrConflict where others changed the protocol, the
-// metadata, an application's progress or a domain that c sets too, or took away
-// or changed a file that c removes. Files that others added are no conflict:
-// whoever plans by what is in the table judges those. c has been tried once.
-func (c *Commit) Conflict(now *Snapshot) error {
-	switch {
-	case now.metadata.ID != c.Read.metadata.ID:
-		return fmt.Errorf("%w: another table has taken this one's place", ErrConflict)
-	case !now.protocol.equal(c.Read.protocol):
-		return fmt.Errorf("%w: the protocol has changed", ErrConflict)
-	case !now.metadata.equal(c.Read.metadata):
-		return fmt.Errorf("%w: the metadata has changed", ErrConflict)
-	}
-	for _, t := range c.Txns {
-		if now.txns[t.AppID].Version != c.Read.txns[t.AppID].Version {
-			return fmt.Errorf("%w: transaction id of %s has moved", ErrConflict, t.AppID)
-		}
-	}
-	for _, d := range c.Domains {
-		if now.domains[d.Name] != c.Read.domains[d.Name] {
-			return fmt.Errorf("%w: domain %s has changed", ErrConflict, d.Name)
-		}
-	}
-	for _, f := range c.Remove {
-		if !now.Has(f) {
-			return fmt.Errorf("%w: file %s is no longer what it was", ErrConflict, f.Path)
-		}
-	}
-	return nil
-}
-
 // equal tells whether two protocols ask for the same.
 func (p *Protocol) equal(o *Protocol) bool {
 	return p == o || p.MinReader == o.MinReader && p.MinWriter == o.MinWriter &&
@@ -172,7 +150,7 @@ func (m *Metadata) equal(o *Metadata) bool {
 
 // plan turns a commit into its actions and checks them. Errors wrap ErrInvalid
 // or ErrUnsupported.
-func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
+func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog, error) {
 	now := t.now().UnixMilli()
 	log := &commitLog{
 		info: &CommitInfo{
@@ -181,7 +159,10 @@ func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
 			Engine: engineName, TxnID: uuid.NewString(),
 		},
 		protocol: c.Protocol, metadata: c.Metadata,
-		domains: c.Domains, txns: slices.Clone(c.Txns), adds: c.Add,
+		domains: c.Domains, txns: slices.Clone(c.Txns), adds: c.Add, changes: c.ChangeData,
+	}
+	if c.Rearrange {
+		log.rearranged = c.Add
 	}
 	if log.info.Parameters == nil {
 		log.info.Parameters = map[string]string{}
@@ -204,25 +185,54 @@ func (t *Table) plan(read *Snapshot, c *Commit) (*commitLog, error) {
 	if c.Metadata != nil {
 		after.metadata = c.Metadata
 	}
+	var err error
+	if after.clustered, err = read.clusteringColumns(); err != nil {
+		return nil, err
+	}
 	if err := after.check(read, c); err != nil {
 		return nil, err
 	}
-	if after.metadata.enabled(PropertyInCommitTimestamps) {
-		if read.version >= 0 && (read.info == nil || read.info.InCommitTimestamp == 0) {
-			return nil, fmt.Errorf("%w: the in-commit timestamp of version %d is not known", ErrUnsupported, read.version)
-		}
-		log.info.InCommitTimestamp = now
-		if read.info != nil {
-			log.info.InCommitTimestamp = max(now, read.info.InCommitTimestamp+1)
-		}
+	if err := t.planTime(ctx, read, &after, log); err != nil {
+		return nil, err
+	}
+	if err := after.planRowIDs(read, c, log); err != nil {
+		return nil, err
 	}
 	return log, nil
+}
+
+// planTime gives the commit its in-commit timestamp, where the table has them.
+func (t *Table) planTime(ctx context.Context, read *Snapshot, after *planned, log *commitLog) error {
+	if !after.metadata.enabled(PropertyInCommitTimestamps) {
+		return nil
+	}
+	last := int64(0)
+	switch {
+	case read.version < 0:
+	case !read.inCommitTimestamps():
+		var err error
+		if last, err = read.lastTime(ctx); err != nil {
+			return err
+		}
+	case read.info == nil || read.info.InCommitTimestamp == 0:
+		return fmt.Errorf("%w: the in-commit timestamp of version %d is not known", ErrUnsupported, read.version)
+	default:
+		last = read.info.InCommitTimestamp
+	}
+	log.info.InCommitTimestamp = max(log.info.Timestamp, last+1)
+	if read.version >= 0 && !read.inCommitTimestamps() {
+		after.metadata = after.metadata.withInCommitTime(read.version+1, log.info.InCommitTimestamp)
+		log.metadata = after.metadata
+	}
+	return nil
 }
 
 // planned is what a table will be after a commit.
 type planned struct {
 	protocol *Protocol
 	metadata *Metadata
+	// clustered are the paths of the columns that files are clustered by.
+	clustered [][]string
 }
 
 func (p *planned) check(read *Snapshot, c *Commit) error {
@@ -233,7 +243,7 @@ func (p *planned) check(read *Snapshot, c *Commit) error {
 		}
 	}
 	if first || c.Protocol != nil || c.Metadata != nil {
-		if err := p.checkTable(read, first); err != nil {
+		if err := p.checkTable(read, c, first); err != nil {
 			return err
 		}
 	}
@@ -245,7 +255,7 @@ func (p *planned) check(read *Snapshot, c *Commit) error {
 
 // checkTable checks protocol and metadata: what they say of each other, and
 // what they were.
-func (p *planned) checkTable(read *Snapshot, first bool) error {
+func (p *planned) checkTable(read *Snapshot, c *Commit, first bool) error {
 	if err := p.protocol.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -285,6 +295,11 @@ func (p *planned) checkTable(read *Snapshot, first bool) error {
 			return fmt.Errorf("%w: feature %s is taken out of the protocol", ErrInvalid, name)
 		}
 	}
+	if len(c.Remove) < read.NumFiles() {
+		if err := checkTypeChanges(read.metadata, p.metadata); err != nil {
+			return err
+		}
+	}
 	if p.protocol.MinReader < read.protocol.MinReader || p.protocol.MinWriter < read.protocol.MinWriter {
 		return fmt.Errorf("%w: the protocol goes back to older versions", ErrInvalid)
 	}
@@ -292,8 +307,8 @@ func (p *planned) checkTable(read *Snapshot, first bool) error {
 	if read.metadata.enabled(PropertyDeletionVectors) && !p.metadata.enabled(PropertyDeletionVectors) {
 		return fmt.Errorf("%w: deletion vectors cannot be switched off", ErrInvalid)
 	}
-	if read.metadata.enabled(PropertyInCommitTimestamps) != p.metadata.enabled(PropertyInCommitTimestamps) {
-		return fmt.Errorf("%w: in-commit timestamps can be switched on at creation alone", ErrUnsupported)
+	if read.metadata.enabled(PropertyInCommitTimestamps) && !p.metadata.enabled(PropertyInCommitTimestamps) {
+		return fmt.Errorf("%w: in-commit timestamps cannot be switched off", ErrUnsupported)
 	}
 	return nil
 }
@@ -330,6 +345,12 @@ func (p *planned) checkFiles(read *Snapshot, c *Commit) error {
 	}
 	if c.BlindAppend && len(c.Remove) > 0 {
 		return fmt.Errorf("%w: a blind append removes files", ErrInvalid)
+	}
+	if c.BlindAppend && (len(c.ReadFiles) > 0 || c.Reads != nil) {
+		return fmt.Errorf("%w: a blind append depends on files", ErrInvalid)
+	}
+	if err := p.checkChangeData(c); err != nil {
+		return err
 	}
 	removed := make(map[string]bool, len(c.Remove))
 	for _, f := range c.Remove {
@@ -379,6 +400,9 @@ func (p *planned) checkAdd(f *File) error {
 		if _, ok := f.Partition[stored]; !ok {
 			return fmt.Errorf("it lacks the value of partition column %s", name)
 		}
+	}
+	if err := p.checkClustering(f); err != nil {
+		return err
 	}
 	if f.Vector == nil {
 		return nil

@@ -162,7 +162,7 @@ func TestInvalidCommitsAreNotTried(t *testing.T) {
 			m.PartitionColumns = []string{"id"}
 			return &Commit{Metadata: m}
 		}, "partition columns have changed"},
-		{"feature that is not known", func(s *Snapshot) *Commit { return &Commit{Protocol: s.Protocol().With("rowTracking")} }, "rowTracking"},
+		{"feature that is not known", func(s *Snapshot) *Commit { return &Commit{Protocol: s.Protocol().With("novelty")} }, "novelty"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			st := storetest.NewMemory()
@@ -263,8 +263,34 @@ func TestConflictsAreTold(t *testing.T) {
 		{"appends pass", add("x"), add("y"), ""},
 		{
 			"same transaction id", func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 2}}} },
+			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 3}}} }, "already applied",
+		},
+		{
+			"transaction id that has not come so far", func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 4}}} },
 			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 3}}} }, "transaction id of a",
 		},
+		{
+			"progress that was read", func(*Snapshot, *File) *Commit { return &Commit{ReadApps: []string{"a"}} },
+			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 3}}} }, "which was read",
+		},
+		{"file that was read is gone", func(_ *Snapshot, f *File) *Commit { return &Commit{ReadFiles: []*File{f}} }, removeFile, "file f, which was read"},
+		{"file that was read stays", func(_ *Snapshot, f *File) *Commit { return &Commit{ReadFiles: []*File{f}} }, add("y"), ""},
+		{"file that would have been read", reads("y"), add("y"), "file y, which would have been read"},
+		{"file that would not have been read", reads("z"), add("y"), ""},
+		{"file that would have been read, of a blind append", reads("y"), blind("y"), ""},
+		{"file that would have been read, of a blind append, beside metadata", func(s *Snapshot, f *File) *Commit {
+			c := reads("y")(s, f)
+			c.Metadata = s.Metadata().Clone()
+			return c
+		}, blind("y"), "file y, which would have been read"},
+		{"rearranged file that would have been read", reads("y"), func(_ *Snapshot, f *File) *Commit {
+			return &Commit{Remove: []*File{f}, Add: []*File{fakeFile("y", 5)}, Rearrange: true}
+		}, ""},
+		{"file that a rearrangement would have read", func(s *Snapshot, f *File) *Commit {
+			c := reads("y")(s, f)
+			c.Rearrange = true
+			return c
+		}, add("y"), ""},
 		{
 			"other transaction id", func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "a", Version: 2}}} },
 			func(*Snapshot, *File) *Commit { return &Commit{Txns: []Txn{{AppID: "b", Version: 3}}} }, "",
@@ -300,6 +326,9 @@ func TestConflictsAreTold(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = plan.Conflict(now)
+			if errors.Is(err, ErrApplied) != (c.want == "already applied") {
+				t.Fatalf("got %v", err)
+			}
 			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), c.want)) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -309,6 +338,19 @@ func TestConflictsAreTold(t *testing.T) {
 
 func add(path string) func(*Snapshot, *File) *Commit {
 	return func(*Snapshot, *File) *Commit { return &Commit{Add: []*File{fakeFile(path, 1)}} }
+}
+
+func blind(path string) func(*Snapshot, *File) *Commit {
+	return func(*Snapshot, *File) *Commit {
+		return &Commit{Add: []*File{fakeFile(path, 1)}, BlindAppend: true}
+	}
+}
+
+// reads plans on all files of a path.
+func reads(path string) func(*Snapshot, *File) *Commit {
+	return func(*Snapshot, *File) *Commit {
+		return &Commit{Reads: func(f *File) bool { return f.Path == path }}
+	}
 }
 
 func removeFile(_ *Snapshot, f *File) *Commit { return &Commit{Remove: []*File{f}} }
@@ -613,7 +655,7 @@ func TestTablesThatNeedMoreAreReadButNotWritten(t *testing.T) {
 		{name: "invariants listed", protocol: `"minWriterVersion":7,"writerFeatures":["invariants"]`},
 		{name: "invariants", protocol: `"minWriterVersion":2`, field: `\"delta.invariants\":\"{}\"`, want: "invariants"},
 		{name: "constraints", protocol: `"minWriterVersion":3`, property: `"delta.constraints.c":"id > 0"`, want: "checkConstraints"},
-		{name: "change data feed", protocol: `"minWriterVersion":4`, property: `"delta.enableChangeDataFeed":"true"`, want: "changeDataFeed"},
+		{name: "change data feed", protocol: `"minWriterVersion":4`, property: `"delta.enableChangeDataFeed":"true"`},
 		{name: "change data feed off", protocol: `"minWriterVersion":4`},
 		{name: "generated columns", protocol: `"minWriterVersion":4`, field: `\"delta.generationExpression\":\"1\"`, want: "generatedColumns"},
 		{name: "identity columns", protocol: `"minWriterVersion":6`, field: `\"delta.identity.start\":1`, want: "identityColumns"},
@@ -635,5 +677,23 @@ func TestTablesThatNeedMoreAreReadButNotWritten(t *testing.T) {
 				t.Fatalf("won %v, error %v, want one that names %s", won, err, c.want)
 			}
 		})
+	}
+}
+
+// Where the log was read anew, who added what is not known, and whatever fits
+// counts.
+func TestConflictWithWhatWasReadAnew(t *testing.T) {
+	st := storetest.NewMemory()
+	table := newTestTable(t, st)
+	plan := reads("y")(nil, nil)
+	plan.Read = table.Snapshot()
+	mustCommit(t, mustOpen(t, st), blind("y")(nil, nil))
+	now := mustOpen(t, st).Snapshot()
+	if err := plan.Conflict(now); !errors.Is(err, ErrConflict) {
+		t.Fatalf("got %v", err)
+	}
+	plan.Reads = func(f *File) bool { return f.Path == "z" }
+	if err := plan.Conflict(now); err != nil {
+		t.Fatal(err)
 	}
 }

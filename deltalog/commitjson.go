@@ -21,6 +21,10 @@ type commitLog struct {
 	txns     []Txn
 	removes  []tombstone
 	adds     []*File
+	// rearranged are those of adds that change no data.
+	rearranged []*File
+	// changes are files of rows that changed, for those who follow the table.
+	changes []*File
 }
 
 // tombstone is a file that was removed from the table.
@@ -34,14 +38,20 @@ type tombstone struct {
 // actionJSON is one line of a commit. A line holds one action; kinds that are
 // not listed are ignored.
 type actionJSON struct {
-	CommitInfo         *CommitInfo   `json:"commitInfo,omitempty"`
-	Protocol           *Protocol     `json:"protocol,omitempty"`
-	Metadata           *metadataJSON `json:"metaData,omitempty"`
-	Domain             *Domain       `json:"domainMetadata,omitempty"`
-	Txn                *Txn          `json:"txn,omitempty"`
-	Remove             *removeJSON   `json:"remove,omitempty"`
-	Add                *addJSON      `json:"add,omitempty"`
-	CheckpointMetadata *struct{}     `json:"checkpointMetadata,omitempty"`
+	CommitInfo *CommitInfo   `json:"commitInfo,omitempty"`
+	Protocol   *Protocol     `json:"protocol,omitempty"`
+	Metadata   *metadataJSON `json:"metaData,omitempty"`
+	Domain     *Domain       `json:"domainMetadata,omitempty"`
+	Txn        *Txn          `json:"txn,omitempty"`
+	Remove     *removeJSON   `json:"remove,omitempty"`
+	Add        *addJSON      `json:"add,omitempty"`
+	Sidecar    *sidecarJSON  `json:"sidecar,omitempty"` // in checkpoints alone
+	Change     *cdcJSON      `json:"cdc,omitempty"`
+}
+
+// sidecarJSON is the part of a sidecar action that is needed to read it.
+type sidecarJSON struct {
+	Path string `json:"path"`
 }
 
 type formatJSON struct {
@@ -86,6 +96,14 @@ type removeJSON struct {
 	DefaultRowCommitVersion *int64             `json:"defaultRowCommitVersion,omitempty"`
 }
 
+type cdcJSON struct {
+	Path            string             `json:"path"`
+	PartitionValues map[string]*string `json:"partitionValues"`
+	Size            int64              `json:"size"`
+	DataChange      bool               `json:"dataChange"` // it is false
+	Tags            map[string]string  `json:"tags,omitempty"`
+}
+
 // encode returns the lines of the commit's file. Removes come before adds:
 // the protocol leaves the order open, but there are readers that lose a file
 // whose add comes first.
@@ -121,14 +139,19 @@ func (c *commitLog) encode(dataChange bool) ([]byte, error) {
 			Path: r.file.Path, DeletionTimestamp: r.deleted, DataChange: dataChange,
 			ExtendedFileMetadata: true, PartitionValues: partitionJSON(r.file.Partition),
 			Size: r.file.Size, DeletionVector: r.file.Vector,
+			BaseRowID: r.file.tracking().BaseRowID, DefaultRowCommitVersion: r.file.tracking().DefaultRowCommitVersion,
 		}})
 	}
 	for _, f := range c.adds {
 		line(actionJSON{Add: &addJSON{
 			Path: f.Path, PartitionValues: partitionJSON(f.Partition), Size: f.Size,
 			ModificationTime: f.ModTime, DataChange: dataChange, Stats: f.Stats, Tags: f.Tags,
-			DeletionVector: f.Vector,
+			DeletionVector: f.Vector, BaseRowID: f.tracking().BaseRowID,
+			DefaultRowCommitVersion: f.tracking().DefaultRowCommitVersion, ClusteringProvider: f.tracking().ClusteringProvider,
 		}})
+	}
+	for _, f := range c.changes {
+		line(actionJSON{Change: &cdcJSON{Path: f.Path, PartitionValues: partitionJSON(f.Partition), Size: f.Size, Tags: f.Tags}})
 	}
 	return buf.Bytes(), failed
 }
@@ -199,6 +222,16 @@ func (c *commitLog) take(a *actionJSON) error {
 			return err
 		}
 		c.adds = append(c.adds, f)
+		if !a.Add.DataChange {
+			c.rearranged = append(c.rearranged, f)
+		}
+	case a.Change != nil:
+		if a.Change.Path == "" {
+			return fmt.Errorf("a file without path: %w", ErrCorrupt)
+		}
+		c.changes = append(c.changes, &File{
+			Path: a.Change.Path, Partition: a.Change.PartitionValues, Size: a.Change.Size, Rows: -1, Tags: a.Change.Tags,
+		})
 	}
 	return nil
 }

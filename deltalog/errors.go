@@ -1,6 +1,9 @@
 package deltalog
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that a caller tells apart with [errors.Is].
 var (
@@ -21,6 +24,10 @@ var (
 	// ErrConflict says that a commit was planned on a state that other writers
 	// have changed meanwhile. It has to be planned again.
 	ErrConflict = errors.New("conflicting commit")
+	// ErrApplied says that what a commit sets out to do has been done: the table
+	// holds a version of its application that is as new. It is an ErrConflict
+	// too, of the kind that needs no plan.
+	ErrApplied = fmt.Errorf("%w: already applied", ErrConflict)
 	// ErrUncertain says that the store could not tell whether a commit took
 	// place. The log will: see [Table.Refresh].
 	ErrUncertain = errors.New("outcome of the commit unknown")

@@ -12,11 +12,16 @@ import (
 // Names of table features, as a protocol lists them.
 const (
 	FeatureAppendOnly        = "appendOnly"
+	FeatureChangeDataFeed    = "changeDataFeed"
+	FeatureClustering        = "clustering"
 	FeatureColumnMapping     = "columnMapping"
 	FeatureDeletionVectors   = "deletionVectors"
 	FeatureDomainMetadata    = "domainMetadata"
 	FeatureInCommitTimestamp = "inCommitTimestamp"
+	FeatureRowTracking       = "rowTracking"
 	FeatureTimestampNTZ      = "timestampNtz"
+	FeatureTypeWidening      = "typeWidening"
+	FeatureV2Checkpoint      = "v2Checkpoint"
 )
 
 // Properties that this package acts on. Their values are text.
@@ -25,11 +30,24 @@ const (
 	PropertyAppendOnly = "delta.appendOnly"
 	// PropertyDeletionVectors allows deletion vectors to be written.
 	PropertyDeletionVectors = "delta.enableDeletionVectors"
+	// PropertyChangeDataFeed has commits tell row by row what they changed.
+	PropertyChangeDataFeed = "delta.enableChangeDataFeed"
+	// PropertyRowTracking gives rows ids for life.
+	PropertyRowTracking = "delta.enableRowTracking"
+	// PropertyTypeWidening allows the types of columns to be widened in place.
+	PropertyTypeWidening = "delta.enableTypeWidening"
 	// PropertyInCommitTimestamps has every commit carry a growing time.
 	PropertyInCommitTimestamps = "delta.enableInCommitTimestamps"
+	// propertyInCommitVersion and propertyInCommitTime tell from which version on
+	// commits have such times, where that is not the first.
+	propertyInCommitVersion = "delta.inCommitTimestampEnablementVersion"
+	propertyInCommitTime    = "delta.inCommitTimestampEnablementTimestamp"
 	// PropertyCheckpointInterval is the number of commits after which a
 	// checkpoint is due.
 	PropertyCheckpointInterval = "delta.checkpointInterval"
+	// PropertyCheckpointPolicy is classic, or v2 for checkpoints whose files are
+	// in sidecars.
+	PropertyCheckpointPolicy = "delta.checkpointPolicy"
 	// PropertyDeletedFileRetention is for how long a removed file is
 	// remembered, such as "interval 1 week".
 	PropertyDeletedFileRetention = "delta.deletedFileRetentionDuration"
@@ -45,6 +63,8 @@ type feature struct {
 	// legacyReader and legacyWriter are the protocol versions that imply the
 	// feature without listing it; 0 means none.
 	legacyReader, legacyWriter int
+	// needs is another feature that comes with it; empty means none.
+	needs string
 	// supported: read and written as the protocol says.
 	supported bool
 	// idle, for a feature that is not supported, tells whether a table that
@@ -58,7 +78,7 @@ var features = []feature{
 	{name: FeatureAppendOnly, legacyWriter: 2, supported: true},
 	{name: "invariants", legacyWriter: 2, idle: noFieldKey("delta.invariants")},
 	{name: "checkConstraints", legacyWriter: 3, idle: noProperty("delta.constraints.")},
-	{name: "changeDataFeed", legacyWriter: 4, idle: isOff("delta.enableChangeDataFeed")},
+	{name: FeatureChangeDataFeed, legacyWriter: 4, supported: true},
 	{name: "generatedColumns", legacyWriter: 4, idle: noFieldKey("delta.generationExpression")},
 	{name: FeatureColumnMapping, reader: true, legacyReader: 2, legacyWriter: 5, supported: true},
 	{name: "identityColumns", legacyWriter: 6, idle: noFieldKey("delta.identity.")},
@@ -66,6 +86,10 @@ var features = []feature{
 	{name: FeatureTimestampNTZ, reader: true, supported: true},
 	{name: FeatureInCommitTimestamp, supported: true},
 	{name: FeatureDomainMetadata, supported: true},
+	{name: FeatureV2Checkpoint, reader: true, supported: true},
+	{name: FeatureTypeWidening, reader: true, supported: true},
+	{name: FeatureRowTracking, needs: FeatureDomainMetadata, supported: true},
+	{name: FeatureClustering, needs: FeatureDomainMetadata, supported: true},
 	{name: "allowColumnDefaults", idle: noFieldKey("CURRENT_DEFAULT")},
 	// It binds those who delete unreferenced files, which is not done here.
 	{name: "vacuumProtocolCheck", reader: true, supported: true},
@@ -78,10 +102,6 @@ func lookUp(name string) *feature {
 		}
 	}
 	return nil
-}
-
-func isOff(property string) func(*Metadata) bool {
-	return func(m *Metadata) bool { return !m.enabled(property) }
 }
 
 func noProperty(prefix string) func(*Metadata) bool {
@@ -227,6 +247,11 @@ func (p *Protocol) With(names ...string) *Protocol {
 	}
 	changed := false
 	for _, name := range names {
+		if f := lookUp(name); f != nil && f.needs != "" {
+			names = append(names, f.needs)
+		}
+	}
+	for _, name := range names {
 		if !slices.Contains(q.WriterFeatures, name) {
 			q.WriterFeatures = append(q.WriterFeatures, name)
 			changed = true
@@ -261,6 +286,10 @@ func neededFeatures(m *Metadata) []string {
 		{PropertyAppendOnly, FeatureAppendOnly},
 		{PropertyDeletionVectors, FeatureDeletionVectors},
 		{PropertyInCommitTimestamps, FeatureInCommitTimestamp},
+		{PropertyChangeDataFeed, FeatureChangeDataFeed},
+		{PropertyTypeWidening, FeatureTypeWidening},
+		{PropertyRowTracking, FeatureRowTracking},
+		{PropertyRowTracking, FeatureDomainMetadata},
 	} {
 		if m.enabled(need.property) {
 			names = append(names, need.feature)
@@ -268,6 +297,9 @@ func neededFeatures(m *Metadata) []string {
 	}
 	if m.Property(PropertyColumnMapping, "none") != "none" {
 		names = append(names, FeatureColumnMapping)
+	}
+	if m.Property(PropertyCheckpointPolicy, "") == "v2" {
+		names = append(names, FeatureV2Checkpoint)
 	}
 	if slices.ContainsFunc(m.Schema.Fields, func(f schema.Field) bool { return hasKind(&f.Type, schema.TimestampNTZ) }) {
 		names = append(names, FeatureTimestampNTZ)

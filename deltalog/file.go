@@ -32,6 +32,8 @@ type FileOptions struct {
 	// StatsNames are the columns to gather statistics for. Nil means what the
 	// table's properties say, by default the first 32.
 	StatsNames []string
+
+	folder string // of the file, empty or with a slash at the end
 }
 
 // FileWriter writes a data file. It is used by one goroutine, and ends with one
@@ -56,7 +58,7 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
 	name := "part-" + uuid.NewString() + ".parquet"
-	f := &File{Path: escapePath(name)}
+	f := &File{Path: escapePath(o.folder + name)}
 	if len(m.PartitionColumns) > 0 {
 		dir := ""
 		if f.Partition, dir, err = storedPartition(m, mapping, o.Partition); err != nil {
@@ -66,13 +68,13 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 			return nil, fmt.Errorf("write data file: %w", err)
 		}
 		name = dir + name
-		f.Path = escapePath(name)
+		f.Path = escapePath(o.folder + name)
 	}
-	out, err := t.st.Create(ctx, name)
+	out, err := t.st.Create(ctx, o.folder+name)
 	if err != nil {
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	n, names := statsColumns(m)
+	n, names := t.Snapshot().withClustering(statsColumns(m))
 	if o.StatsNames != nil {
 		names = o.StatsNames
 	}

@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"cmp"
 	"iter"
 	"slices"
 )
@@ -21,6 +22,7 @@ type fileSet struct {
 type fileEdit struct {
 	file   *File
 	remove bool
+	turn   int32 // its place among the edits
 }
 
 // chunk returns the index of the chunk that f belongs to.
@@ -82,7 +84,15 @@ func (s fileSet) edit(edits []fileEdit) fileSet {
 	if len(edits) == 0 {
 		return s
 	}
-	slices.SortStableFunc(edits, func(a, b fileEdit) int { return a.file.compare(b.file) })
+	for i := range edits {
+		edits[i].turn = int32(i)
+	}
+	slices.SortFunc(edits, func(a, b fileEdit) int {
+		if c := a.file.compare(b.file); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.turn, b.turn)
+	})
 	b := fileSetBuilder{chunks: make([][]*File, 0, len(s.chunks)+len(edits)/chunkFiles+1)}
 	for i, c := range s.chunks {
 		mine := edits

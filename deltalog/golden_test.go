@@ -44,7 +44,6 @@ func TestTablesOfOtherWriters(t *testing.T) {
 	// What is refused, and the words that name the reason.
 	refused := map[string]string{
 		"deltalog-invalid-protocol-version": "protocol (99,7)",
-		"v2-checkpoint-json":                "v2Checkpoint",
 	}
 	// Tables that have no expected rows, or none that say something.
 	counts := map[string]int64{"table-with-dv-small": 8}

@@ -22,7 +22,27 @@ type hintJSON struct {
 	Parts       int     `json:"parts,omitempty"`
 	SizeInBytes int64   `json:"sizeInBytes,omitempty"`
 	NumAdds     int64   `json:"numOfAddFiles,omitempty"`
+	V2          *hintV2 `json:"v2Checkpoint,omitempty"`
 	Checksum    string  `json:"checksum,omitempty"`
+}
+
+// hintV2 tells more of a checkpoint with sidecars.
+type hintV2 struct {
+	Path        string `json:"path"` // the name of its file
+	SizeInBytes int64  `json:"sizeInBytes"`
+	ModTime     int64  `json:"modificationTime"` // in milliseconds since 1970
+}
+
+// ref returns the checkpoint that the hint names.
+func (h hintJSON) ref() checkpointRef {
+	c := checkpointRef{version: h.Version, parts: h.Parts, bytes: h.SizeInBytes}
+	if h.V2 == nil {
+		return c
+	}
+	if f, ok := parseLogName(logDir + h.V2.Path); ok && f.version == h.Version {
+		c.unique = f.unique
+	}
+	return c
 }
 
 // readHint returns the version that the hint names, if it can be had.

@@ -13,16 +13,21 @@ const (
 	logPrefix = logDir + "0"
 	// hintName is the file that tells where the newest checkpoint may be.
 	hintName = logDir + "_last_checkpoint"
+	// sidecarDir holds the files that checkpoints refer to.
+	sidecarDir = logDir + "_sidecars/"
 )
 
 // commitName returns the name of a version's commit.
 func commitName(v Version) string { return fmt.Sprintf("%s%020d.json", logDir, v) }
 
-// checkpointRef points at a classic checkpoint.
+// checkpointRef points at a checkpoint.
 type checkpointRef struct {
 	version Version // negative means none
 	parts   int     // 0 means one file without part numbers
-	bytes   int64   // of all parts; 0 means unknown
+	// unique tells checkpoints of one version apart, where they are named so:
+	// by a UUID and the ending json or parquet, with a dot between.
+	unique string
+	bytes  int64 // of all parts; 0 means unknown
 	// logBytes is what [Snapshot].logBytes was at the checkpoint.
 	logBytes int64
 }
@@ -32,6 +37,9 @@ var noCheckpoint = checkpointRef{version: -1}
 
 // names returns the names of the checkpoint's files.
 func (c checkpointRef) names() []string {
+	if c.unique != "" {
+		return []string{fmt.Sprintf("%s%020d.checkpoint.%s", logDir, c.version, c.unique)}
+	}
 	if c.parts == 0 {
 		return []string{fmt.Sprintf("%s%020d.checkpoint.parquet", logDir, c.version)}
 	}
@@ -50,10 +58,13 @@ type logFile struct {
 	// in one of a single file.
 	checkpoint  bool
 	part, parts int
+	// unique is that of checkpointRef.
+	unique string
 }
 
-// parseLogName reads a name of the log; anything but a commit or a classic
-// checkpoint is not ok.
+// parseLogName reads a name of the log; anything but a commit or a checkpoint is
+// not ok. That goes for compacted commits too: they hold nothing that the commits
+// do not, and there are writers that read tables with them wrong.
 func parseLogName(name string) (f logFile, ok bool) {
 	name, ok = strings.CutPrefix(name, logDir)
 	digits, rest, found := strings.Cut(name, ".")
@@ -68,6 +79,9 @@ func parseLogName(name string) (f logFile, ok bool) {
 		return f, true
 	case rest == "checkpoint.parquet":
 		f.checkpoint = true
+		return f, true
+	case len(parts) == 3 && parts[0] == "checkpoint" && parts[1] != "" && (parts[2] == "json" || parts[2] == "parquet"):
+		f.checkpoint, f.unique = true, parts[1]+"."+parts[2]
 		return f, true
 	case len(parts) == 4 && parts[0] == "checkpoint" && parts[3] == "parquet":
 		part, good1 := digitsOf(parts[1], 10)

@@ -51,7 +51,7 @@ func listLog(ctx context.Context, st store.Store, from Version) (*listing, error
 			}
 			l.last = f.version
 		case f.parts == 0:
-			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, bytes: info.Size})
+			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, unique: f.unique, bytes: info.Size})
 		default:
 			c := many[set{f.version, f.parts}]
 			c.version, c.parts, c.bytes = f.version, c.parts+1, c.bytes+info.Size
@@ -85,13 +85,13 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 	if err != nil {
 		return nil, err
 	}
-	s, err := base(ctx, st, l, at)
+	s, damage, err := base(ctx, st, l, at)
 	if s == nil && err == nil && from > 0 {
 		// The hint is stale, or what it names cannot be read.
 		if l, err = listLog(ctx, st, 0); err != nil {
 			return nil, err
 		}
-		s, err = base(ctx, st, l, at)
+		s, damage, err = base(ctx, st, l, at)
 	}
 	if err != nil {
 		return nil, err
@@ -100,9 +100,14 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 		if l.empty() {
 			return nil, fmt.Errorf("open %s: %w", st.URI(), ErrNotTable)
 		}
-		if l.first != 0 {
-			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and has no readable checkpoint before it",
-				st.URI(), ErrCorrupt, l.first)
+		switch {
+		case l.first == 0:
+		case damage != nil:
+			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and no checkpoint can be read: %w", st.URI(), ErrCorrupt, max(l.first, 0), damage)
+		case at != head && len(l.checkpoints) > 0:
+			return nil, fmt.Errorf("open %s: version %d: %w: the oldest that can be read is %d", st.URI(), at, ErrNoVersion, l.checkpoints[0].version)
+		default:
+			return nil, fmt.Errorf("open %s: %w: the log begins at version %d and has no checkpoint before it", st.URI(), ErrCorrupt, l.first)
 		}
 		s = &Snapshot{st: st, version: -1, base: noCheckpoint}
 	}
@@ -110,21 +115,25 @@ func loadOnce(ctx context.Context, st store.Store, at Version) (*Snapshot, error
 }
 
 // base reads the newest readable checkpoint of a listing that is not after at;
-// nil when there is none.
-func base(ctx context.Context, st store.Store, l *listing, at Version) (*Snapshot, error) {
+// nil when there is none. damage tells what is wrong with the newest that is not
+// readable.
+func base(ctx context.Context, st store.Store, l *listing, at Version) (s *Snapshot, damage, err error) {
 	for _, c := range slices.Backward(l.checkpoints) {
 		if at != head && c.version > at {
 			continue
 		}
 		s, err := readCheckpoint(ctx, st, c)
 		if err == nil {
-			return s, nil
+			return s, nil, nil
 		}
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, store.ErrNotExist) {
-			return nil, err
+			return nil, nil, err
+		}
+		if damage == nil {
+			damage = err
 		}
 	}
-	return nil, nil
+	return nil, damage, nil
 }
 
 // fetchAhead is how many commits are read at once while catching up.
@@ -133,23 +142,24 @@ const fetchAhead = 16
 // follow applies the commits after s: up to a version, or until there is no
 // next one. The commits up to known were seen in a listing.
 func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, error) {
+	last := known
+	if to != head {
+		last = min(known, to)
+	}
+	if last-s.version > 1 {
+		var err error
+		if s, err = s.followKnown(ctx, last); err != nil {
+			return nil, err
+		}
+	}
 	for to == head || s.version < to {
-		n := 1
-		if ahead := known - s.version; ahead > 1 {
-			n = int(min(ahead, fetchAhead))
-		}
-		if to != head {
-			n = int(min(Version(n), to-s.version))
-		}
-		logs, err := fetch(ctx, s.st, s.version+1, n)
-		for _, b := range logs {
-			next, err := s.replay(b)
+		logs, err := fetch(ctx, s.st, s.version+1, 1)
+		if err == nil {
+			next, err := s.apply(logs[0].log, logs[0].size)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", commitName(s.version+1), err)
 			}
 			s = next
-		}
-		if err == nil {
 			continue
 		}
 		if !errors.Is(err, store.ErrNotExist) {
@@ -163,6 +173,46 @@ func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, er
 	return s.withCommitTime(ctx)
 }
 
+// bulkEdits is how many changes to the files are gathered before they are made.
+const bulkEdits = 1 << 18
+
+// followKnown applies the commits up to a version, all of which were seen in a
+// listing. It ends early where one is not there. The set of files is changed not
+// for every commit but for many at once.
+func (s *Snapshot) followKnown(ctx context.Context, last Version) (*Snapshot, error) {
+	var edits []fileEdit
+	made := *s
+	s = &made
+	var failed error
+	for failed == nil && s.version < last {
+		logs, err := fetch(ctx, s.st, s.version+1, int(min(last-s.version, fetchAhead)))
+		if err != nil && !errors.Is(err, store.ErrNotExist) {
+			return nil, err
+		}
+		for _, l := range logs {
+			next, err := s.applyAllButFiles(l.log, l.size)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", commitName(s.version+1), err)
+			}
+			s = next
+			for _, r := range l.log.removes {
+				edits = append(edits, fileEdit{file: r.file, remove: true})
+			}
+			for _, f := range l.log.adds {
+				edits = append(edits, fileEdit{file: f})
+			}
+		}
+		failed = err
+		if len(edits) >= bulkEdits || failed != nil || s.version == last {
+			s.files = s.files.edit(edits)
+			edits = edits[:0]
+		}
+	}
+	s.sumFiles()
+	s.added, s.addedSince = nil, s.version
+	return s, nil
+}
+
 // end judges a log that has no version after s.
 func (s *Snapshot) end(to, known Version) (*Snapshot, error) {
 	switch {
@@ -171,44 +221,49 @@ func (s *Snapshot) end(to, known Version) (*Snapshot, error) {
 	case to != head:
 		return nil, fmt.Errorf("version %d: %w: the newest is %d", to, ErrNoVersion, s.version)
 	case known > s.version:
-		return nil, fmt.Errorf("open %s: %w: the log has version %d, but not version %d", s.st.URI(), ErrCorrupt, known, s.version+1)
+		return nil, fmt.Errorf("open %s: %w: the log has version %d, but not version %d: %s is missing",
+			s.st.URI(), ErrCorrupt, known, s.version+1, commitName(s.version+1))
 	case s.version < 0:
 		return nil, fmt.Errorf("open %s: %w", s.st.URI(), ErrNotTable)
 	}
 	return s, nil
 }
 
+// fetched is a commit as it was read.
+type fetched struct {
+	log  *commitLog
+	size int64 // of its file, in bytes
+}
+
 // fetch reads n commits from a version on, and returns those before the first
 // that failed.
-func fetch(ctx context.Context, st store.Store, from Version, n int) ([][]byte, error) {
-	if n == 1 {
-		b, err := st.Get(ctx, commitName(from))
-		if err != nil {
-			return nil, fmt.Errorf("read version %d: %w", from, err)
-		}
-		return [][]byte{b}, nil
-	}
-	logs, errs := make([][]byte, n), make([]error, n)
+func fetch(ctx context.Context, st store.Store, from Version, n int) ([]fetched, error) {
+	logs, errs := make([]fetched, n), make([]error, n)
 	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { logs[i], errs[i] = st.Get(ctx, commitName(from+Version(i))) })
+	for i := 1; i < n; i++ {
+		wg.Go(func() { logs[i], errs[i] = fetchOne(ctx, st, from+Version(i)) })
 	}
+	logs[0], errs[0] = fetchOne(ctx, st, from)
 	wg.Wait()
 	for i, err := range errs {
 		if err != nil {
-			return logs[:i], fmt.Errorf("read version %d: %w", from+Version(i), err)
+			return logs[:i], err
 		}
 	}
 	return logs, nil
 }
 
-// replay applies the file of the next version.
-func (s *Snapshot) replay(b []byte) (*Snapshot, error) {
+func fetchOne(ctx context.Context, st store.Store, v Version) (fetched, error) {
+	name := commitName(v)
+	b, err := st.Get(ctx, name)
+	if err != nil {
+		return fetched{}, fmt.Errorf("read version %d: %w", v, err)
+	}
 	c, err := parseCommit(b)
 	if err != nil {
-		return nil, fmt.Errorf("version %d: %w", s.version+1, err)
+		return fetched{}, fmt.Errorf("version %d: %s: %w", v, name, err)
 	}
-	return s.apply(c, int64(len(b)))
+	return fetched{c, int64(len(b))}, nil
 }
 
 // withCommitTime finds the time of a version that was read from a checkpoint,

@@ -59,7 +59,14 @@ func randomCommit(t *rapid.T, s *Snapshot) *Commit {
 func TestReplayEqualsWhatWasCommitted(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		st := storetest.NewMemory()
-		table := newTestTable(t, st)
+		properties := latestProperties()
+		properties[PropertyCheckpointPolicy] = rapid.SampledFrom([]string{"classic", "v2"}).Draw(rt, "policy")
+		table, err := Create(t.Context(), st, CreateOptions{
+			Schema: idName(), Properties: properties, Features: []string{FeatureDomainMetadata},
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
 		want := map[Version]string{0: describe(table.Snapshot())}
 		for range rapid.IntRange(1, 25).Draw(rt, "commits") {
 			s, won, err := table.Commit(t.Context(), randomCommit(rt, table.Snapshot()))
@@ -81,6 +88,8 @@ func TestReplayEqualsWhatWasCommitted(t *testing.T) {
 				table = mustOpen(t, st)
 			case 3:
 				damageHint(rt, t, st, s.Version())
+			case 4:
+				compactLog(rt, t, st, s.Version())
 			}
 		}
 		for v, text := range want {
@@ -97,6 +106,23 @@ func TestReplayEqualsWhatWasCommitted(t *testing.T) {
 			rt.Fatalf("the head reads as\n%s\nwant\n%s", got, want[Version(len(want)-1)])
 		}
 	})
+}
+
+// compactLog writes what some writers leave beside their commits: some of them in
+// one file, here without the rule that the later of two actions alone is kept.
+func compactLog(rt *rapid.T, t *testing.T, st store.Store, v Version) {
+	from := Version(rapid.Int64Range(0, int64(v)).Draw(rt, "from"))
+	var all []byte
+	for at := from; at <= v; at++ {
+		b, err := st.Get(t.Context(), commitName(at))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	if err := st.Put(t.Context(), fmt.Sprintf("%s%020d.%020d.compacted.json", logDir, from, v), all); err != nil {
+		rt.Fatal(err)
+	}
 }
 
 // damageHint removes the hint, or makes it lie.

@@ -25,9 +25,12 @@ type Snapshot struct {
 	info *CommitInfo
 	// base is the newest checkpoint known, or -1. removed has the files that
 	// were removed since; those before are in the checkpoint.
-	base     checkpointRef
-	removed  *removals
-	logBytes int64 // of the commits since this snapshot's line was loaded
+	base    checkpointRef
+	removed *removals
+	// added has the files that commits added since addedSince, or since base.
+	added      *additions
+	addedSince Version
+	logBytes   int64 // of the commits since this snapshot's line was loaded
 }
 
 // totals are sums over the files of a snapshot.
@@ -62,6 +65,30 @@ func (r *removals) since(v Version) *removals {
 	var list *removals
 	for _, at := range slices.Backward(later) {
 		list = &removals{version: at.version, files: at.files, before: list}
+	}
+	return list
+}
+
+// additions is a list of what commits added as a change of the data, the latest
+// first.
+type additions struct {
+	version Version
+	files   []*File
+	blind   bool // they were added without a look at the table
+	before  *additions
+}
+
+// since returns the list without what was added at v or before.
+func (a *additions) since(v Version) *additions {
+	var later []*additions
+	for at := a; at != nil && at.version > v; at = at.before {
+		later = append(later, at)
+	}
+	var list *additions
+	for _, at := range slices.Backward(later) {
+		n := *at
+		n.before = list
+		list = &n
 	}
 	return list
 }
@@ -138,6 +165,39 @@ func (s *Snapshot) inCommitTimestamps() bool {
 
 // apply returns the next version. The commit's file had size bytes.
 func (s *Snapshot) apply(c *commitLog, size int64) (*Snapshot, error) {
+	n, err := s.applyAllButFiles(c, size)
+	if err == nil && len(c.removes)+len(c.adds) > 0 {
+		n.applyFiles(s, c)
+		n.noteAdditions(c)
+	}
+	return n, err
+}
+
+// noteAdditions remembers what the commit added, for plans that it may upset.
+func (s *Snapshot) noteAdditions(c *commitLog) {
+	if len(c.adds) == 0 || len(c.adds) == len(c.rearranged) {
+		return
+	}
+	s.added = &additions{
+		version: s.version, files: c.adds, before: s.added,
+		blind: c.info != nil && c.info.BlindAppend,
+	}
+	if len(c.rearranged) > 0 {
+		quiet := fileSet{}.edit(editsOf(c.rearranged))
+		s.added.files = slices.DeleteFunc(slices.Clone(c.adds), func(f *File) bool { return quiet.get(f) != nil })
+	}
+}
+
+func editsOf(files []*File) []fileEdit {
+	edits := make([]fileEdit, len(files))
+	for i, f := range files {
+		edits[i].file = f
+	}
+	return edits
+}
+
+// applyAllButFiles returns the next version with the files of this one.
+func (s *Snapshot) applyAllButFiles(c *commitLog, size int64) (*Snapshot, error) {
 	n := *s
 	n.version++
 	n.info = c.info
@@ -176,8 +236,8 @@ func (s *Snapshot) apply(c *commitLog, size int64) (*Snapshot, error) {
 			}
 		}
 	}
-	if len(c.removes)+len(c.adds) > 0 {
-		n.applyFiles(s, c)
+	if len(c.removes) > 0 {
+		n.removed = &removals{version: n.version, files: c.removes, before: n.removed}
 	}
 	return &n, nil
 }
@@ -228,7 +288,12 @@ func (s *Snapshot) applyFiles(old *Snapshot, c *commitLog) {
 		edits = append(edits, fileEdit{file: f})
 	}
 	s.files = s.files.edit(edits)
-	if len(c.removes) > 0 {
-		s.removed = &removals{version: s.version, files: c.removes, before: s.removed}
+}
+
+// sumFiles sets the totals from the files.
+func (s *Snapshot) sumFiles() {
+	s.totals = totals{}
+	for f := range s.Files() {
+		s.totals.add(f, +1)
 	}
 }

@@ -189,7 +189,9 @@ func (t *Table) noticeCheckpoint(ctx context.Context, s *Snapshot) *Snapshot {
 	if !ok || h.Version <= s.base.version || h.Version > s.version {
 		return s
 	}
-	return s.withBase(checkpointRef{version: h.Version, parts: h.Parts, bytes: h.SizeInBytes, logBytes: s.logBytes})
+	c := h.ref()
+	c.logBytes = s.logBytes
+	return s.withBase(c)
 }
 
 func (t *Table) replaced(s *Snapshot) error {
@@ -244,6 +246,10 @@ func (s *Snapshot) withBase(c checkpointRef) *Snapshot {
 	n := *s
 	n.base = c
 	n.removed = s.removed.since(c.version)
+	if n.addedSince < c.version {
+		// Who planned on something older has to look at the files.
+		n.added, n.addedSince = s.added.since(c.version), c.version
+	}
 	return &n
 }
 

@@ -152,6 +152,8 @@ func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
 	switch {
 	case len(s.metadata.PartitionColumns) > 0:
 		return nil, fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
+	case s.metadata.enabled(PropertyChangeDataFeed):
+		return nil, fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
 	case len(f.columns) == 0:
 		return nil, fmt.Errorf("%w: no columns to find rows by", ErrInvalid)
 	}

@@ -98,6 +98,9 @@ func (v *Vector) name() (string, error) {
 	if n > 0 {
 		name = v.PathOrInline[:n] + "/" + name
 	}
+	if err := store.CheckName(name); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	return name, nil
 }
 

@@ -1,0 +1,123 @@
+package deltalog
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/storetest"
+)
+
+// statistics of a table of some columns, as a writer leaves them.
+func manyStats(i int) string {
+	return fmt.Sprintf(`{"numRecords":1000,"minValues":{"id":%d,"name":"customer#%09d","at":"2024-01-01T00:00:00.000Z","price":%d.25},`+
+		`"maxValues":{"id":%d,"name":"customer#%09d","at":"2024-12-31T23:59:59.999Z","price":%d.75},"nullCount":{"id":0,"name":0,"at":3,"price":17}}`,
+		i*1000, i, i, i*1000+999, i+1, i+7)
+}
+
+// largeLog makes a log of so many files, in so many commits.
+func largeLog(t testing.TB, st store.Store, files, commits int) *Table {
+	t.Helper()
+	table := newTestTable(t, st)
+	n := 0
+	for c := range commits {
+		var add []*File
+		for ; n < files*(c+1)/commits; n++ {
+			f := fakeFile("part-00000-"+uuid.NewString()+"-c000.zstd.parquet", 1000)
+			f.Stats = manyStats(n)
+			add = append(add, f)
+		}
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: add})
+	}
+	return table
+}
+
+// liveHeap returns the bytes that are in use after a collection.
+func liveHeap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func BenchmarkOpenLargeLog(b *testing.B) {
+	for _, c := range []struct {
+		name       string
+		commits    int
+		checkpoint bool
+	}{{"json/300-commits", 300, false}, {"json/3000-commits", 3000, false}, {"checkpoint", 300, true}} {
+		b.Run(c.name, func(b *testing.B) {
+			st, err := store.NewLocal(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			table := largeLog(b, st, 300_000, c.commits)
+			if c.checkpoint {
+				if err := table.Checkpoint(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			table = nil
+			before := liveHeap()
+			for b.Loop() {
+				open, err := Open(context.Background(), st)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if open.Snapshot().NumFiles() != 300_000 {
+					b.Fatal(open.Snapshot().NumFiles())
+				}
+				table = open
+			}
+			b.ReportMetric(float64(liveHeap()-before)/(1<<20), "live-MiB")
+			runtime.KeepAlive(table)
+		})
+	}
+}
+
+// What a table of 300,000 files takes is to stay far below 600 MiB: here a fifth
+// of the files is held to a fifth of half of that.
+func TestOpenTablesTakeLittleMemory(t *testing.T) {
+	const files, limit = 60_000, 60 << 20
+	st := storetest.NewMemory()
+	table := largeLog(t, st, files, 200)
+	open := func() {
+		t.Helper()
+		table = nil
+		before := liveHeap()
+		table = mustOpen(t, st)
+		if n := table.Snapshot().NumFiles(); n != files {
+			t.Fatalf("%d files", n)
+		}
+		if n := liveHeap() - before; n > limit {
+			t.Fatalf("%d files take %d bytes, want at most %d", files, n, limit)
+		}
+		runtime.KeepAlive(table)
+	}
+	open()
+	if err := table.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	open()
+}
+
+func TestLookingForNewCommitsIsOneRead(t *testing.T) {
+	st, ops := counted(storetest.NewMemory())
+	table := newTestTable(t, st)
+	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile("a", 1)}})
+	reader := mustOpen(t, st)
+	clear(ops)
+	for range 10 {
+		if _, err := reader.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ops[storetest.Get] != 10 || len(ops) != 1 {
+		t.Fatalf("ten looks took %v", ops)
+	}
+}

@@ -1,0 +1,191 @@
+package deltalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
+)
+
+// Append adds rows. Columns are found by name; those that a batch lacks are NULL.
+// It writes a data file, or several for tables with partitions or where they
+// would be larger than 256 MiB, and commits them however many others commit
+// meanwhile. It returns ErrConflict where one of them changes protocol or
+// metadata. It keeps nothing of the batches.
+func (t *Table) Append(ctx context.Context, batches ...*datafile.Batch) (*Snapshot, error) {
+	w := &rowWriter{t: t, ctx: ctx, snap: t.Snapshot()}
+	if err := w.all(batches); err != nil {
+		return nil, fmt.Errorf("append: %w", err)
+	}
+	if len(w.done) == 0 {
+		return t.Snapshot(), nil
+	}
+	snap, err := t.CommitAppend(ctx, &Commit{
+		Read: w.snap, Operation: "WRITE", Params: map[string]string{"mode": "Append"},
+		Metrics: w.metrics(), Add: w.done,
+	}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("append: %w", err)
+	}
+	return snap, nil
+}
+
+// Overwrite puts rows into the place of all that the table holds at the moment of
+// its commit; without rows the table is empty then. Batches are taken as Append
+// takes them. It returns ErrConflict where others change protocol or metadata
+// meanwhile.
+func (t *Table) Overwrite(ctx context.Context, batches ...*datafile.Batch) (*Snapshot, error) {
+	w := &rowWriter{t: t, ctx: ctx, snap: t.Snapshot()}
+	if err := w.all(batches); err != nil {
+		return nil, fmt.Errorf("overwrite: %w", err)
+	}
+	read := w.snap
+	for {
+		c := &Commit{
+			Read: read, Operation: "WRITE", Params: map[string]string{"mode": "Overwrite"},
+			Metrics: w.metrics(), Add: w.done, Remove: slices.Collect(read.Files()),
+		}
+		snap, won, err := t.Commit(ctx, c)
+		if err == nil && !won {
+			read, err = t.Refresh(ctx)
+		}
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("overwrite: %w", err)
+		case won:
+			return snap, nil
+		}
+		if err := (&Commit{Read: c.Read}).Conflict(read); err != nil {
+			return nil, fmt.Errorf("overwrite: %w", err)
+		}
+	}
+}
+
+// rowWriter writes rows into as many data files as they need.
+type rowWriter struct {
+	t    *Table
+	ctx  context.Context
+	snap *Snapshot
+	done []*File
+}
+
+func (w *rowWriter) metrics() map[string]string {
+	var rows, bytes int64
+	for _, f := range w.done {
+		rows, bytes = rows+f.Rows, bytes+f.Size
+	}
+	return map[string]string{
+		"numFiles":       strconv.Itoa(len(w.done)),
+		"numOutputRows":  strconv.FormatInt(rows, 10),
+		"numOutputBytes": strconv.FormatInt(bytes, 10),
+	}
+}
+
+// all writes all rows, one partition after the other.
+func (w *rowWriter) all(batches []*datafile.Batch) error {
+	parts, err := partition(w.snap.metadata.PartitionColumns, batches)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := w.part(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *rowWriter) part(p *partitionRows) error {
+	var out *FileWriter
+	end := func() error {
+		if out == nil {
+			return nil
+		}
+		f, err := out.Close()
+		if err == nil {
+			w.done = append(w.done, f)
+		}
+		out = nil
+		return err
+	}
+	defer func() {
+		if out != nil {
+			out.Abort()
+		}
+	}()
+	for _, b := range p.batches {
+		if b.Rows() == 0 {
+			continue
+		}
+		if out == nil {
+			var err error
+			if out, err = w.t.NewFile(w.ctx, FileOptions{Schema: w.snap.metadata.Schema, Partition: p.values}); err != nil {
+				return err
+			}
+		}
+		if err := out.Write(b); err != nil {
+			return err
+		}
+		if out.Bytes() >= defaultFileBytes {
+			if err := end(); err != nil {
+				return err
+			}
+		}
+	}
+	return end()
+}
+
+// partitionRows are the rows of one partition.
+type partitionRows struct {
+	values  map[string]*string // nil for tables without partitions
+	batches []*datafile.Batch
+}
+
+// partition sorts rows by the partition they belong to, in the order in which
+// partitions come first.
+func partition(columns []string, batches []*datafile.Batch) ([]*partitionRows, error) {
+	if len(columns) == 0 {
+		return []*partitionRows{{batches: batches}}, nil
+	}
+	var parts []*partitionRows
+	found := map[string]*partitionRows{}
+	for _, b := range batches {
+		rows := map[*partitionRows][]int32{}
+		for row := range b.Rows() {
+			values := make(map[string]*string, len(columns))
+			var key []byte
+			for _, name := range columns {
+				var v *string
+				if c := b.Column(name); c != nil {
+					var err error
+					if v, err = partitionText(c, row); err != nil {
+						return nil, fmt.Errorf("column %s: %w", name, err)
+					}
+				}
+				values[name] = v
+				if v != nil {
+					key = strconv.AppendQuote(key, *v)
+				}
+				key = append(key, ',')
+			}
+			p := found[string(key)]
+			if p == nil {
+				p = &partitionRows{values: values}
+				found[string(key)], parts = p, append(parts, p)
+			}
+			rows[p] = append(rows[p], int32(row))
+		}
+		for _, p := range parts {
+			switch mine := rows[p]; len(mine) {
+			case 0:
+			case b.Rows():
+				p.batches = append(p.batches, b)
+			default:
+				p.batches = append(p.batches, b.Gather(mine))
+			}
+		}
+	}
+	return parts, nil
+}
