@@ -2,6 +2,7 @@ package deltalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -119,5 +120,60 @@ func TestLookingForNewCommitsIsOneRead(t *testing.T) {
 	}
 	if ops[storetest.Get] != 10 || len(ops) != 1 {
 		t.Fatalf("ten looks took %v", ops)
+	}
+}
+
+// watched notes the live heap while an object is written.
+type watched struct {
+	store.Store
+	most  *int64
+	bytes *int64
+}
+
+type watchedWriter struct {
+	store.Writer
+	s      watched
+	writes int
+}
+
+func (s watched) Create(context.Context, string) (store.Writer, error) {
+	return &watchedWriter{s: s}, nil
+}
+
+func (w *watchedWriter) Write(b []byte) (int, error) {
+	if w.writes++; w.writes%30 == 0 {
+		*w.s.most = max(*w.s.most, liveHeap())
+	}
+	*w.s.bytes += int64(len(b))
+	return len(b), nil
+}
+func (w *watchedWriter) Commit() error { return errKeptNothing }
+func (w *watchedWriter) Abort()        {}
+
+var errKeptNothing = errors.New("kept nothing")
+
+func TestCheckpointsAreWrittenInLittleMemory(t *testing.T) {
+	for _, policy := range []string{"classic", "v2"} {
+		var grown [2]int64
+		for i, files := range []int{10_000, 40_000} {
+			st := storetest.NewMemory()
+			table := largeLog(t, st, files, 20)
+			if _, err := table.SetProperties(t.Context(), map[string]string{PropertyCheckpointPolicy: policy}); err != nil {
+				t.Fatal(err)
+			}
+			var most, bytes int64
+			before := liveHeap()
+			table.st = watched{st, &most, &bytes}
+			if err := table.Checkpoint(t.Context()); !errors.Is(err, errKeptNothing) {
+				t.Fatal(err)
+			}
+			grown[i] = most - before
+			t.Logf("%s: %d files, %d bytes written, %d bytes held", policy, files, bytes, grown[i])
+			runtime.KeepAlive(table)
+		}
+		// Four times the files are to take hardly more.
+		if grown[1] > 2*max(grown[0], 4<<20) {
+			t.Errorf("%s: %d bytes are held for 10,000 files, %d for 40,000", policy, grown[0], grown[1])
+		}
 	}
 }
