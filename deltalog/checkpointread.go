@@ -238,7 +238,7 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 	"add": func(g *groupLeaves) actionReader {
 		path, size, mod := g.leaf("add", "path"), g.leaf("add", "size"), g.leaf("add", "modificationTime")
 		parts, tags, stats := g.pairs("add", "partitionValues"), g.pairs("add", "tags"), g.leaf("add", "stats")
-		rows, vector := g.leaf("add", "stats_parsed", "numRecords"), g.vector("add")
+		parsed, vector := g.parsedStats(), g.vector("add")
 		base, version := g.leaf("add", "baseRowId"), g.leaf("add", "defaultRowCommitVersion")
 		cluster := g.leaf("add", "clusteringProvider")
 		return func() *actionJSON {
@@ -250,8 +250,10 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 			}
 			a.Size, _ = size.int()
 			a.ModificationTime, _ = mod.int()
-			if n, ok := rows.int(); ok && a.Stats == "" {
-				a.Stats = fmt.Sprintf(`{"numRecords":%d}`, n)
+			if parsed != nil {
+				if text := parsed(); a.Stats == "" {
+					a.Stats = text
+				}
 			}
 			if a.Path == "" {
 				return nil

@@ -21,10 +21,13 @@ import (
 // most.
 const sidecarRows = 100_000
 
-// The rows of a checkpoint whose files are in sidecars, and of those.
+// The rows of a checkpoint whose files are in sidecars, and of those. The first
+// have no files, but the columns: some readers look for them.
 type (
 	topRow struct {
 		Txn      *checkpointTxn      `parquet:"txn,optional"`
+		Add      *checkpointAdd      `parquet:"add,optional"`
+		Remove   *checkpointRemove   `parquet:"remove,optional"`
 		Metadata *checkpointMetadata `parquet:"metaData,optional"`
 		Protocol *checkpointProtocol `parquet:"protocol,optional"`
 		Domain   *checkpointDomain   `parquet:"domainMetadata,optional"`

@@ -1,0 +1,207 @@
+package deltalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// statsNode reads statistics that a checkpoint holds in columns, for which there
+// is no text.
+type statsNode struct {
+	key   string // in quotes
+	kids  []statsNode
+	leaf  *leaf // nil for structs
+	print func([]byte, parquet.Value) []byte
+}
+
+// parsedStats returns a reader of the statistics of the next row as JSON, empty
+// for none; nil where there are no such columns, or where the text is there too.
+func (g *groupLeaves) parsedStats() func() string {
+	c := g.find([]string{"add", "stats_parsed"})
+	if c == nil || c.Leaf() || g.filled([]string{"add", "stats"}) {
+		return nil
+	}
+	root := g.statsNode(c)
+	return func() string {
+		b, any := root.append(nil)
+		if !any {
+			return ""
+		}
+		return string(b)
+	}
+}
+
+// filled tells whether a column may have values in the row group.
+func (g *groupLeaves) filled(path []string) bool {
+	c := g.find(path)
+	if c == nil || !c.Leaf() {
+		return false
+	}
+	chunk, ok := g.group.ColumnChunks()[c.Index()].(*parquet.FileColumnChunk)
+	return !ok || chunk.NullCount() != chunk.NumValues()
+}
+
+func (g *groupLeaves) statsNode(c *parquet.Column) statsNode {
+	key, _ := json.Marshal(c.Name())
+	n := statsNode{key: string(key)}
+	if c.Leaf() {
+		if c.Repeated() {
+			return n // statistics have no lists
+		}
+		n.leaf, n.print = g.read(c), statsPrinter(c.Type())
+		return n
+	}
+	for _, k := range c.Columns() {
+		n.kids = append(n.kids, g.statsNode(k))
+	}
+	return n
+}
+
+// append appends the value of the next row, and tells whether there is one.
+func (n *statsNode) append(b []byte) ([]byte, bool) {
+	if n.leaf != nil {
+		v := n.leaf.one()
+		if v.IsNull() || n.print == nil {
+			return b, false
+		}
+		was := len(b)
+		b = n.print(b, v)
+		return b, len(b) > was
+	}
+	b = append(b, '{')
+	some := false
+	for i := range n.kids {
+		was := len(b)
+		if some {
+			b = append(b, ',')
+		}
+		b = append(append(b, n.kids[i].key...), ':')
+		var ok bool
+		if b, ok = n.kids[i].append(b); ok {
+			some = true
+		} else {
+			b = b[:was]
+		}
+	}
+	return append(b, '}'), some
+}
+
+// statsPrinter returns what appends a value of a type as JSON, and nothing for a
+// value that has no form there; nil for types without statistics.
+func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
+	var logical format.LogicalTypeValue
+	if l := t.LogicalType(); l != nil {
+		logical = l.Value
+	}
+	switch l := logical.(type) {
+	case *format.DecimalType:
+		return func(b []byte, v parquet.Value) []byte { return appendScaled(b, unscaled(v), int(l.Scale)) }
+	case *format.DateType:
+		return func(b []byte, v parquet.Value) []byte {
+			return time.Unix(int64(v.Int32())*86400, 0).UTC().AppendFormat(b, `"2006-01-02"`)
+		}
+	case *format.TimestampType:
+		form, unit := statsTimeForm(l.IsAdjustedToUTC), time.Microsecond
+		if l.Unit.Value != nil {
+			unit = l.Unit.Value.Duration()
+		}
+		perSecond := int64(time.Second / unit)
+		return func(b []byte, v parquet.Value) []byte {
+			n := v.Int64()
+			second := floorDiv(n, perSecond)
+			return time.Unix(second, (n-second*perSecond)*int64(unit)).UTC().AppendFormat(b, form)
+		}
+	}
+	switch t.Kind() {
+	case parquet.Boolean:
+		return func(b []byte, v parquet.Value) []byte { return strconv.AppendBool(b, v.Boolean()) }
+	case parquet.Int32:
+		return func(b []byte, v parquet.Value) []byte { return strconv.AppendInt(b, int64(v.Int32()), 10) }
+	case parquet.Int64:
+		return func(b []byte, v parquet.Value) []byte { return strconv.AppendInt(b, v.Int64(), 10) }
+	case parquet.Float:
+		return func(b []byte, v parquet.Value) []byte { return appendFinite(b, float64(v.Float()), 32) }
+	case parquet.Double:
+		return func(b []byte, v parquet.Value) []byte { return appendFinite(b, v.Double(), 64) }
+	case parquet.Int96:
+		return func(b []byte, v parquet.Value) []byte {
+			return int96Time(v.Int96()).AppendFormat(b, statsTimeForm(true))
+		}
+	case parquet.ByteArray:
+		return func(b []byte, v parquet.Value) []byte {
+			var buf bytes.Buffer
+			enc := json.NewEncoder(&buf)
+			enc.SetEscapeHTML(false)
+			if enc.Encode(string(v.ByteArray())) != nil {
+				return b
+			}
+			return append(b, bytes.TrimRight(buf.Bytes(), "\n")...)
+		}
+	}
+	return nil
+}
+
+// statsTimeForm keeps all digits: bounds that were not cut are not cut here.
+func statsTimeForm(utc bool) string {
+	if utc {
+		return `"2006-01-02T15:04:05.000000Z"`
+	}
+	return `"2006-01-02T15:04:05.000000"`
+}
+
+func appendFinite(b []byte, x float64, bits int) []byte {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return b
+	}
+	return strconv.AppendFloat(b, x, 'g', -1, bits)
+}
+
+// int96Time reads a day of the Julian calendar and a time in it.
+func int96Time(v deprecated.Int96) time.Time {
+	const epoch = 2440588 // the Julian day of 1970-01-01
+	days := int64(v[2]) - epoch
+	return time.Unix(days*86400, int64(uint64(v[1])<<32|uint64(v[0]))).UTC()
+}
+
+func unscaled(v parquet.Value) *big.Int {
+	switch v.Kind() {
+	case parquet.Int32:
+		return big.NewInt(int64(v.Int32()))
+	case parquet.Int64:
+		return big.NewInt(v.Int64())
+	case parquet.ByteArray, parquet.FixedLenByteArray:
+	default:
+		return new(big.Int)
+	}
+	b := v.ByteArray()
+	n := new(big.Int).SetBytes(b)
+	if len(b) > 0 && b[0]&0x80 != 0 {
+		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+	}
+	return n
+}
+
+// appendScaled appends a decimal with all its digits.
+func appendScaled(b []byte, n *big.Int, scale int) []byte {
+	if n.Sign() < 0 {
+		b = append(b, '-')
+	}
+	digits := new(big.Int).Abs(n).String()
+	if scale <= 0 {
+		return append(b, digits...)
+	}
+	if len(digits) <= scale {
+		digits = fmt.Sprintf("%0*s", scale+1, digits)
+	}
+	b = append(b, digits[:len(digits)-scale]...)
+	return append(append(b, '.'), digits[len(digits)-scale:]...)
+}
