@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -160,7 +161,7 @@ func (t *Table) writeCheckpoint(ctx context.Context, s *Snapshot) (hintJSON, err
 		return t.writeV2Checkpoint(ctx, s)
 	}
 	h := hintJSON{Version: s.version, NumAdds: int64(s.NumFiles())}
-	f, err := createActions[checkpointRow](ctx, t.st, checkpointRef{version: s.version}.names()[0])
+	f, err := createActions[checkpointRow](ctx, t.st, checkpointRef{version: s.version}.names()[0], newStatsForm(s.metadata))
 	if err != nil {
 		return h, err
 	}
@@ -180,21 +181,45 @@ type actionFile[T any] struct {
 	w    *parquet.GenericWriter[T]
 	rows int64
 	buf  []T
+	// made writes rows that have more columns, in place of w; nil if there are
+	// none.
+	made  *parquet.Writer
+	maker *rowMaker
 }
 
-func createActions[T any](ctx context.Context, st store.Store, name string) (*actionFile[T], error) {
+func createActions[T any](ctx context.Context, st store.Store, name string, form statsForm) (f *actionFile[T], err error) {
 	out, err := st.Create(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return &actionFile[T]{name: name, out: out, w: parquet.NewGenericWriter[T](out,
+	options := []parquet.WriterOption{
 		parquet.Compression(&parquet.Snappy), parquet.DataPageVersion(1), parquet.CreatedBy(engineName, "", ""),
 		parquet.SkipPageBounds("add", "stats"), parquet.SkipPageBounds("metaData", "schemaString"),
-		parquet.SkipPageBounds("domainMetadata", "configuration"))}, nil
+		parquet.SkipPageBounds("domainMetadata", "configuration"),
+	}
+	f = &actionFile[T]{name: name, out: out}
+	if form.parsed == nil {
+		f.w = parquet.NewGenericWriter[T](out, options...)
+		return f, nil
+	}
+	defer corruptPanic(&err) // for names that the library takes for more than names
+	f.maker = newRowMaker(form, reflect.TypeFor[T]())
+	f.made = parquet.NewWriter(out, append(options, parquet.SchemaOf(reflect.New(f.maker.row).Interface()))...)
+	return f, nil
 }
 
 func (f *actionFile[T]) write(r T) error {
 	f.rows++
+	if f.made != nil {
+		row, err := f.maker.make(reflect.ValueOf(r))
+		if err != nil {
+			return err
+		}
+		if err := f.made.Write(row); err != nil || f.rows%checkpointGroupRows != 0 {
+			return err
+		}
+		return f.made.Flush()
+	}
 	f.buf = append(f.buf, r)
 	if len(f.buf) < checkpointGroupRows {
 		return nil
@@ -219,7 +244,11 @@ func (f *actionFile[T]) close(ctx context.Context, st store.Store) (rows, bytes 
 			return 0, 0, err
 		}
 	}
-	if err := f.w.Close(); err != nil {
+	end := f.made.Close
+	if f.made == nil {
+		end = f.w.Close
+	}
+	if err := end(); err != nil {
 		return 0, 0, err
 	}
 	written := true

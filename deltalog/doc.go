@@ -3,10 +3,21 @@
 //
 // It follows the protocol as published at
 // https://github.com/delta-io/delta/blob/master/PROTOCOL.md. It reads JSON
-// commits and classic checkpoints of one or many parts, and it writes JSON
-// commits, single-part checkpoints and deletion vectors. A table that needs a
-// feature outside that is refused, and the error names the feature; nothing is
-// ever read or written by guessing.
+// commits and checkpoints of one or many parts, with and without sidecars, and it
+// writes JSON commits, single-part checkpoints, those with sidecars where a table
+// asks for them, and deletion vectors. Files of compacted commits are passed over:
+// they hold nothing that the commits do not. A table that needs a feature outside
+// that is refused, and the error names the feature; nothing is ever read or
+// written by guessing.
+//
+// [Table.Append], [Table.Overwrite], [Table.Delete], [Table.SetSchema] and
+// [Table.SetProperties] are one commit each, tried again for as long as what others
+// commit leaves that right. [OpenAt], [OpenAtTime], [Snapshot.History] and
+// [Table.Changes] look back. What tables have by their properties and features is
+// kept up: deletion vectors, in-commit timestamps, the change data feed, ids of
+// rows, statistics of the columns that a table is clustered by, widened types.
+// Tables with constraints, generated columns, identity columns, invariants or
+// column defaults are read; writing them needs SQL and is refused.
 //
 // [Open] and [Create] give a [Table], which follows the head of the log. A
 // [Snapshot] is one version of it: immutable, in memory, sharing what did not

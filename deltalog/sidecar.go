@@ -139,7 +139,8 @@ func (a *actionJSON) kind() string {
 func (t *Table) writeV2Checkpoint(ctx context.Context, s *Snapshot) (hintJSON, error) {
 	h := hintJSON{Version: s.version, NumAdds: int64(s.NumFiles())}
 	c := checkpointRef{version: s.version, unique: uuid.NewString() + ".parquet"}
-	top, err := createActions[topRow](ctx, t.st, c.names()[0])
+	form := newStatsForm(s.metadata)
+	top, err := createActions[topRow](ctx, t.st, c.names()[0], form)
 	if err != nil {
 		return h, err
 	}
@@ -147,7 +148,7 @@ func (t *Table) writeV2Checkpoint(ctx context.Context, s *Snapshot) (hintJSON, e
 	if err := top.write(topRow{Self: &checkpointSelf{Version: int64(s.version)}}); err != nil {
 		return h, err
 	}
-	files := sidecarWriter{ctx: ctx, t: t}
+	files := sidecarWriter{ctx: ctx, t: t, form: form}
 	defer files.abort()
 	err = t.streamActions(ctx, s, &checkpointWriter{put: func(r checkpointRow) error {
 		if r.Add != nil || r.Remove != nil {
@@ -180,6 +181,7 @@ func (t *Table) writeV2Checkpoint(ctx context.Context, s *Snapshot) (hintJSON, e
 type sidecarWriter struct {
 	ctx  context.Context
 	t    *Table
+	form statsForm
 	at   *actionFile[sidecarRow] // nil means none is begun
 	rows int64
 	done []checkpointSidecar
@@ -192,7 +194,7 @@ func (w *sidecarWriter) write(r sidecarRow) error {
 		}
 	}
 	if w.at == nil {
-		f, err := createActions[sidecarRow](w.ctx, w.t.st, sidecarDir+uuid.NewString()+".parquet")
+		f, err := createActions[sidecarRow](w.ctx, w.t.st, sidecarDir+uuid.NewString()+".parquet", w.form)
 		if err != nil {
 			return err
 		}

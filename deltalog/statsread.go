@@ -24,10 +24,11 @@ type statsNode struct {
 }
 
 // parsedStats returns a reader of the statistics of the next row as JSON, empty
-// for none; nil where there are no such columns, or where the text is there too.
+// for none; nil where there are no such columns, or where all files have the text
+// too.
 func (g *groupLeaves) parsedStats() func() string {
 	c := g.find([]string{"add", "stats_parsed"})
-	if c == nil || c.Leaf() || g.filled([]string{"add", "stats"}) {
+	if c == nil || c.Leaf() || g.values("add", "stats") >= g.values("add", "path") {
 		return nil
 	}
 	root := g.statsNode(c)
@@ -40,14 +41,18 @@ func (g *groupLeaves) parsedStats() func() string {
 	}
 }
 
-// filled tells whether a column may have values in the row group.
-func (g *groupLeaves) filled(path []string) bool {
+// values counts the values of a column that are not NULL, as far as the footer
+// tells.
+func (g *groupLeaves) values(path ...string) int64 {
 	c := g.find(path)
 	if c == nil || !c.Leaf() {
-		return false
+		return 0
 	}
 	chunk, ok := g.group.ColumnChunks()[c.Index()].(*parquet.FileColumnChunk)
-	return !ok || chunk.NullCount() != chunk.NumValues()
+	if !ok {
+		return 0
+	}
+	return chunk.NumValues() - chunk.NullCount()
 }
 
 func (g *groupLeaves) statsNode(c *parquet.Column) statsNode {

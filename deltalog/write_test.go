@@ -417,7 +417,7 @@ func TestClusteredTablesKeepTheirStatistics(t *testing.T) {
 			t.Fatalf("statistics %s", f.Stats)
 		}
 	}
-	if s, err = table.SetProperties(t.Context(), map[string]string{"a": "b"}); err != nil {
+	if _, err = table.SetProperties(t.Context(), map[string]string{"a": "b"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := table.Checkpoint(t.Context()); err != nil {
