@@ -183,7 +183,7 @@ type actionFile[T any] struct {
 	buf  []T
 	// made writes rows that have more columns, in place of w; nil if there are
 	// none.
-	made  *parquet.Writer
+	made  *parquet.GenericWriter[any]
 	maker *rowMaker
 }
 
@@ -204,7 +204,7 @@ func createActions[T any](ctx context.Context, st store.Store, name string, form
 	}
 	defer corruptPanic(&err) // for names that the library takes for more than names
 	f.maker = newRowMaker(form, reflect.TypeFor[T]())
-	f.made = parquet.NewWriter(out, append(options, parquet.SchemaOf(reflect.New(f.maker.row).Interface()))...)
+	f.made = parquet.NewGenericWriter[any](out, append(options, parquet.SchemaOf(reflect.New(f.maker.row).Interface()))...)
 	return f, nil
 }
 
@@ -215,7 +215,7 @@ func (f *actionFile[T]) write(r T) error {
 		if err != nil {
 			return err
 		}
-		if err := f.made.Write(row); err != nil || f.rows%checkpointGroupRows != 0 {
+		if _, err := f.made.Write([]any{row}); err != nil || f.rows%checkpointGroupRows != 0 {
 			return err
 		}
 		return f.made.Flush()
