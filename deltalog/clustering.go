@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
 // clusteringDomain says which columns files are clustered by.
@@ -69,17 +71,59 @@ func (s *Snapshot) withClustering(n int, names []string) (int, []string) {
 	if err != nil || len(columns) == 0 {
 		return n, names
 	}
+	mapping, err := s.mapping()
+	if err != nil {
+		return n, names
+	}
 	if names == nil {
-		for i, f := range s.metadata.Schema.Fields {
-			if i < n && !slices.Contains(s.metadata.PartitionColumns, f.Name) {
-				names = append(names, f.Name)
+		for i := range s.metadata.Schema.Fields {
+			if f := &s.metadata.Schema.Fields[i]; !slices.Contains(s.metadata.PartitionColumns, f.Name) {
+				names = appendLeaves(names, n, "", f)
 			}
 		}
 	}
 	for _, path := range columns {
-		if len(path) > 0 && !slices.Contains(names, path[0]) {
-			names = append(names, path[0])
+		if name, ok := nameOfStored(s.metadata.Schema.Fields, mapping, path); ok && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return n, names
+	return 0, names
 }
+
+// appendLeaves appends the names of a field's parts, as long as there are fewer
+// than n.
+func appendLeaves(names []string, n int, path string, f *schema.Field) []string {
+	path += quoteName(f.Name)
+	if f.Type.Kind != schema.Struct {
+		if len(names) < n {
+			names = append(names, path)
+		}
+		return names
+	}
+	for i := range f.Type.Fields {
+		names = appendLeaves(names, n, path+".", &f.Type.Fields[i])
+	}
+	return names
+}
+
+// nameOfStored returns the name of a column that files have under a path.
+func nameOfStored(fields []schema.Field, mapping schema.Mapping, path []string) (string, bool) {
+	var name string
+	for i, step := range path {
+		at := slices.IndexFunc(fields, func(f schema.Field) bool {
+			stored, _, err := f.Stored(mapping)
+			return err == nil && stored == step
+		})
+		if at < 0 {
+			return "", false
+		}
+		if i > 0 {
+			name += "."
+		}
+		name += quoteName(fields[at].Name)
+		fields = fields[at].Type.Fields
+	}
+	return name, name != ""
+}
+
+func quoteName(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }

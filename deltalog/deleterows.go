@@ -165,7 +165,11 @@ func (d *deletion) rowsOf(ctx context.Context, f *File) (int64, error) {
 
 // rewrite writes the rows of a file that stay into another.
 func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
-	out, err := d.t.NewFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: f.Partition})
+	values, err := d.read.partitionOf(f)
+	if err != nil {
+		return err
+	}
+	out, err := d.t.NewFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: values})
 	if err != nil {
 		return err
 	}
@@ -185,9 +189,33 @@ func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring
 	return err
 }
 
+// partitionOf returns the partition values of a file by the names of the columns.
+func (s *Snapshot) partitionOf(f *File) (map[string]*string, error) {
+	if len(s.metadata.PartitionColumns) == 0 {
+		return nil, nil
+	}
+	mapping, err := s.mapping()
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]*string, len(s.metadata.PartitionColumns))
+	for _, name := range s.metadata.PartitionColumns {
+		stored, err := storedName(s.metadata.Schema, mapping, name)
+		if err != nil {
+			return nil, err
+		}
+		values[name] = f.Partition[stored]
+	}
+	return values, nil
+}
+
 // tell writes the rows that go to the change data feed.
 func (d *deletion) tell(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
-	out, err := d.t.NewChangeFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: f.Partition})
+	values, err := d.read.partitionOf(f)
+	if err != nil {
+		return err
+	}
+	out, err := d.t.NewChangeFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: values})
 	if err != nil {
 		return err
 	}

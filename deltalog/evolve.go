@@ -18,7 +18,8 @@ const (
 )
 
 // SetSchema gives the table other columns: next holds all of them, in the order
-// wanted. Fields may be added at any depth if they are nullable, moved, and made
+// wanted. In a table with column mapping those that are added get their ids. Fields
+// may be added at any depth if they are nullable, moved, and made
 // nullable; where the property delta.enableTypeWidening is true, their types may
 // be widened as the protocol allows. Fields are told apart by their names.
 // Metadata of fields is kept, and what next has is added to it. Anything else,
@@ -35,7 +36,11 @@ func (t *Table) SetSchema(ctx context.Context, next *schema.Schema) (*Snapshot, 
 		if err != nil {
 			return err
 		}
-		m.Schema = &schema.Schema{Fields: fields}
+		grown, err := m.WithSchema(&schema.Schema{Fields: fields})
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		*m = *grown
 		return nil
 	})
 }
@@ -56,6 +61,11 @@ func (t *Table) SetProperties(ctx context.Context, set map[string]string) (*Snap
 				m.Configuration[k] = v
 			}
 		}
+		mapped, err := m.WithSchema(m.Schema) // ids, if the table is to have them
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		*m = *mapped
 		return nil
 	})
 }

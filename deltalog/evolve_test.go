@@ -116,6 +116,33 @@ func TestSchemaEvolves(t *testing.T) {
 	}
 }
 
+func TestColumnMappingIsSwitchedOnAndColumnsAreAdded(t *testing.T) {
+	st := storetest.NewMemory()
+	table := tableWith(t, st, nil)
+	if _, err := table.Append(t.Context(), idNames(1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.SetProperties(t.Context(), map[string]string{PropertyColumnMapping: "name"}); err != nil {
+		t.Fatal(err)
+	}
+	grown := idName()
+	grown.Fields = append(grown.Fields, field("more", structOf(field("x", text))))
+	s, err := table.SetSchema(t.Context(), grown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := s.Metadata().Schema.IDs(schema.ByPhysicalName)
+	if err != nil || len(ids) != 4 || ids[1] != "id" {
+		t.Fatal(ids, err)
+	}
+	if s, err = table.Append(t.Context(), idNames(3, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := readIDs(t, s, ReadOptions{}); len(got) != 3 {
+		t.Fatal(got)
+	}
+}
+
 func TestTypesThatWiden(t *testing.T) {
 	kind := func(k schema.Kind) schema.Type { return schema.Type{Kind: k} }
 	all := []schema.Type{

@@ -109,7 +109,7 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 	}
 	switch l := logical.(type) {
 	case *format.DecimalType:
-		return func(b []byte, v parquet.Value) []byte { return appendScaled(b, unscaled(v), int(l.Scale)) }
+		return func(b []byte, v parquet.Value) []byte { return appendScaled(b, unscaledValue(v), int(l.Scale)) }
 	case *format.DateType:
 		return func(b []byte, v parquet.Value) []byte {
 			return time.Unix(int64(v.Int32())*86400, 0).UTC().AppendFormat(b, `"2006-01-02"`)
@@ -177,7 +177,7 @@ func int96Time(v deprecated.Int96) time.Time {
 	return time.Unix(days*86400, int64(uint64(v[1])<<32|uint64(v[0]))).UTC()
 }
 
-func unscaled(v parquet.Value) *big.Int {
+func unscaledValue(v parquet.Value) *big.Int {
 	switch v.Kind() {
 	case parquet.Int32:
 		return big.NewInt(int64(v.Int32()))

@@ -48,7 +48,7 @@ func newStatsForm(m *Metadata) statsForm {
 			data = append(data, c)
 		}
 	}
-	mapped := m.Property("delta.columnMapping.mode", "none") != "none"
+	mapped := m.Property(PropertyColumnMapping, "none") != "none"
 	bounds, whole := newParsedStruct(data, mapped, false)
 	counts, _ := newParsedStruct(data, mapped, true)
 	f.text = f.text || !whole

@@ -179,6 +179,59 @@ func TestAppendSortsRowsIntoPartitions(t *testing.T) {
 	}
 }
 
+func TestRowsOfPartitionsAreDeleted(t *testing.T) {
+	for _, mode := range []string{"none", "name", "id"} {
+		for _, vectors := range []string{"true", "false"} {
+			t.Run(mode+" "+vectors, func(t *testing.T) {
+				st := storetest.NewMemory()
+				table, err := Create(t.Context(), st, CreateOptions{
+					Schema: idName(), PartitionColumns: []string{"name"},
+					Properties: map[string]string{PropertyColumnMapping: mode, PropertyDeletionVectors: vectors, PropertyChangeDataFeed: "true"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := datafile.NewBatch(idName())
+				for id := range int64(6) {
+					b.Cols[0].AppendInt(id)
+					b.Cols[1].AppendString([]string{"a b", "c"}[id%3%2])
+				}
+				if _, err := table.Append(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+				s, n, err := table.Delete(t.Context(), []string{"id"}, odd)
+				if err != nil || n != 3 {
+					t.Fatal(n, err)
+				}
+				read := func(b *datafile.Batch, rows []string) []string {
+					for row := range b.Rows() {
+						rows = append(rows, fmt.Sprint(b.Column("id").I64[row], " ", string(b.Column("name").At(row))))
+					}
+					return rows
+				}
+				var left, gone []string
+				for b, err := range s.Read(t.Context(), ReadOptions{}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					left = read(b, left)
+				}
+				for b, err := range table.Changes(t.Context(), 2, 2, ReadOptions{}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					gone = read(b, gone)
+				}
+				slices.Sort(left)
+				slices.Sort(gone)
+				if got := fmt.Sprint(left, gone); got != "[0 a b 2 a b 4 c] [1 c 3 a b 5 a b]" {
+					t.Fatal(got)
+				}
+			})
+		}
+	}
+}
+
 func TestAnApplicationIsAppliedOnce(t *testing.T) {
 	st := storetest.NewMemory()
 	table, other := newTestTable(t, st), mustOpen(t, st)
@@ -202,6 +255,9 @@ func TestChangeDataFeedTellsEveryVersion(t *testing.T) {
 		properties := map[string]string{PropertyChangeDataFeed: "true"}
 		if rapid.Bool().Draw(rt, "vectors") {
 			properties[PropertyDeletionVectors] = "true"
+		}
+		if mode := rapid.SampledFrom([]string{"none", "name", "id"}).Draw(rt, "mapping"); mode != "none" {
+			properties[PropertyColumnMapping] = mode
 		}
 		table := tableWith(t, st, properties)
 		next := int64(0)
