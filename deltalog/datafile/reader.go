@@ -22,6 +22,7 @@ type File struct {
 	file    *parquet.File
 	groups  []format.RowGroup
 	first   []int64 // index in the file of each row group's first row
+	byName  map[string]*parquet.Column
 	schema  *schema.Schema
 	mapping schema.Mapping
 	hasIDs  bool // whether any column has a field id
@@ -51,7 +52,7 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, schema: new(schema.Schema)}
+	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, byName: map[string]*parquet.Column{}, schema: new(schema.Schema)}
 	var rows int64
 	for i := range f.groups {
 		n := f.groups[i].NumRows
@@ -65,6 +66,7 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 		return nil, fmt.Errorf("%w: row groups hold %d rows, the footer says %d", ErrCorrupt, rows, file.NumRows())
 	}
 	for _, c := range file.Root().Columns() {
+		f.byName[c.Name()] = c
 		f.hasIDs = f.hasIDs || c.ID() != 0
 		if t, err := describe(c); err == nil {
 			f.schema.Fields = append(f.schema.Fields, schema.Field{Name: c.Name(), Type: t, Nullable: c.Optional()})
@@ -286,7 +288,7 @@ func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 	shapes = make([]*shape, len(want.Fields))
 	for i := range want.Fields {
 		field := &want.Fields[i]
-		c, err := find(f.mapping, f.file.Root(), field)
+		c, err := f.find(field)
 		switch {
 		case err != nil:
 		case c == nil:
@@ -299,6 +301,17 @@ func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 		}
 	}
 	return shapes, nil
+}
+
+// find returns the column of the file that is the wanted one; nil if there is
+// none.
+func (f *File) find(field *schema.Field) (*parquet.Column, error) {
+	if f.mapping != schema.ByID {
+		if name, _, err := field.Stored(f.mapping); err == nil && f.byName[name] != nil {
+			return f.byName[name], nil
+		}
+	}
+	return find(f.mapping, f.file.Root(), field)
 }
 
 // open begins to read a row group; nil stands for a column that the file lacks.
