@@ -57,10 +57,11 @@ func storedPartition(m *Metadata, mapping schema.Mapping, values map[string]*str
 		if !ok {
 			return nil, "", fmt.Errorf("%w: no value of partition column %s", ErrInvalid, column)
 		}
-		stored[name] = v
 		if v == nil || *v == "" {
+			stored[name] = nil // which all readers know
 			continue
 		}
+		stored[name] = v
 		t := m.Schema.Fields[m.Schema.Field(column)].Type
 		if err := appendPartition(datafile.NewColumn(t), *v); err != nil {
 			return nil, "", fmt.Errorf("%w: value of partition column %s: %w", ErrInvalid, column, err)
