@@ -123,6 +123,40 @@ func TestColumnMappingIsTakenUpByNames(t *testing.T) {
 	}
 }
 
+func TestRowsAreUpsertedUnderAMapping(t *testing.T) {
+	properties := latestProperties()
+	properties[PropertyColumnMapping] = "id"
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), Properties: properties})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = u.Close() }()
+	for _, first := range []int64{1, 3, 5} {
+		rows := idNames(first, 4)
+		var keys [][]byte
+		for i := range rows.Rows() {
+			keys = append(keys, datafile.AppendKey(nil, rows.Cols[:1], i))
+		}
+		up := u.Begin()
+		if err := up.Put(t.Context(), rows, keys); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := up.Commit(t.Context(), CommitExtras{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids := readIDs(t, table.Snapshot(), ReadOptions{}); !slices.Equal(ids, []int64{1, 2, 3, 4, 5, 6, 7, 8}) {
+		t.Fatal(ids)
+	}
+	if ids := readIDs(t, table.Snapshot(), ReadOptions{Where: []Condition{{Column: "name", Op: OpGreater, Value: "row 6"}}}); !slices.Equal(ids, []int64{7, 8}) {
+		t.Fatal(ids)
+	}
+}
+
 func TestMappingsThatLoseColumnsAreRefused(t *testing.T) {
 	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{
 		Schema: idName(), Properties: map[string]string{PropertyColumnMapping: "name"},
