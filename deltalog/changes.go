@@ -2,6 +2,7 @@ package deltalog
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -154,6 +155,8 @@ func withChangeType(s *schema.Schema) *schema.Schema {
 	n := len(s.Fields)
 	return &schema.Schema{Fields: append(s.Fields[:n:n], schema.Field{
 		Name: ColumnChangeType, Type: schema.Type{Kind: schema.String}, Nullable: true,
+		// It has this name under column mapping too.
+		Metadata: json.RawMessage(`{"delta.columnMapping.physicalName":"` + ColumnChangeType + `"}`),
 	})}
 }
 

@@ -3,7 +3,6 @@ package deltalog
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -60,26 +59,4 @@ func hasPath(at map[string]json.RawMessage, path []string) bool {
 		}
 	}
 	return false
-}
-
-// withClustering adds the columns that the table is clustered by to those that
-// statistics are gathered for: the first n, or those of names if there are any.
-func (s *Snapshot) withClustering(n int, names []string) (int, []string) {
-	columns, err := s.clusteringColumns()
-	if err != nil || len(columns) == 0 {
-		return n, names
-	}
-	if names == nil {
-		for i, f := range s.metadata.Schema.Fields {
-			if i < n && !slices.Contains(s.metadata.PartitionColumns, f.Name) {
-				names = append(names, f.Name)
-			}
-		}
-	}
-	for _, path := range columns {
-		if len(path) > 0 && !slices.Contains(names, path[0]) {
-			names = append(names, path[0])
-		}
-	}
-	return n, names
 }

@@ -165,7 +165,11 @@ func (d *deletion) rowsOf(ctx context.Context, f *File) (int64, error) {
 
 // rewrite writes the rows of a file that stay into another.
 func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
-	out, err := d.t.NewFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: f.Partition})
+	values, err := d.read.partitionOf(f)
+	if err != nil {
+		return err
+	}
+	out, err := d.t.NewFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: values})
 	if err != nil {
 		return err
 	}
@@ -187,7 +191,11 @@ func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring
 
 // tell writes the rows that go to the change data feed.
 func (d *deletion) tell(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
-	out, err := d.t.NewChangeFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: f.Partition})
+	values, err := d.read.partitionOf(f)
+	if err != nil {
+		return err
+	}
+	out, err := d.t.NewChangeFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: values})
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,9 @@ func (t *Table) alter(ctx context.Context, operation string, change func(*Metada
 		if err := change(m); err != nil {
 			return nil, fmt.Errorf("alter table: %w", err)
 		}
+		if err := m.assignIDs(physicalNames(read.metadata.Schema)); err != nil {
+			return nil, fmt.Errorf("alter table: %w: %w", ErrInvalid, err)
+		}
 		if m.equal(read.metadata) {
 			return read, nil
 		}

@@ -306,9 +306,9 @@ func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 // find returns the column of the file that is the wanted one; nil if there is
 // none.
 func (f *File) find(field *schema.Field) (*parquet.Column, error) {
-	if f.mapping != schema.ByID {
-		if name, _, err := field.Stored(f.mapping); err == nil && f.byName[name] != nil {
-			return f.byName[name], nil
+	if name, id, err := field.Stored(f.mapping); err == nil && id == 0 || f.mapping == schema.ByPhysicalName {
+		if c := f.byName[name]; c != nil {
+			return c, nil
 		}
 	}
 	return find(f.mapping, f.file.Root(), field)
