@@ -2,7 +2,6 @@ package datafile
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"iter"
@@ -28,9 +27,6 @@ type File struct {
 	hasIDs  bool // whether any column has a field id
 }
 
-// minFile is the magic twice, and the footer's length.
-const minFile = 12
-
 // Open reads the footer of a file of size bytes. A file that is not Parquet is
 // ErrCorrupt.
 func Open(r io.ReaderAt, size int64) (*File, error) {
@@ -43,10 +39,11 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 
 func open(r io.ReaderAt, size int64) (out *File, err error) {
 	defer guard(&err)
-	if err := checkFooter(r, size); err != nil {
+	tail, err := readTail(r, size)
+	if err != nil {
 		return nil, err
 	}
-	file, err := parquet.OpenFile(r, size, &parquet.FileConfig{
+	file, err := parquet.OpenFile(tail, size, &parquet.FileConfig{
 		SkipPageIndex: true, SkipBloomFilters: true,
 	})
 	if err != nil {
@@ -73,25 +70,6 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 		}
 	}
 	return f, nil
-}
-
-// checkFooter looks at the end of the file before memory is taken for its
-// footer.
-func checkFooter(r io.ReaderAt, size int64) error {
-	if size < minFile {
-		return fmt.Errorf("%w: %d bytes", ErrCorrupt, size)
-	}
-	var tail [8]byte
-	if n, err := r.ReadAt(tail[:], size-int64(len(tail))); n < len(tail) {
-		return fmt.Errorf("read footer: %w", err)
-	}
-	if string(tail[4:]) != magic {
-		return fmt.Errorf("%w: it does not end as Parquet does", ErrCorrupt)
-	}
-	if n := int64(binary.LittleEndian.Uint32(tail[:])); n > size-minFile {
-		return fmt.Errorf("%w: footer of %d bytes in a file of %d", ErrCorrupt, n, size)
-	}
-	return nil
 }
 
 // guard makes an error of a panic: the decoder of Parquet is not ours, and
