@@ -147,12 +147,6 @@ func (r *changeReader) prepare(last *Snapshot) error {
 	withType := *last
 	withType.metadata = last.metadata.Clone()
 	withType.metadata.Schema = withChangeType(last.metadata.Schema)
-	if mapping, err := last.mapping(); err != nil {
-		return err
-	} else if mapping == schema.ByID {
-		// Files have physical names too, and ColumnChangeType has no id.
-		withType.metadata.Configuration[PropertyColumnMapping] = "name"
-	}
 	r.feed = &withType
 	return nil
 }
@@ -161,8 +155,8 @@ func withChangeType(s *schema.Schema) *schema.Schema {
 	n := len(s.Fields)
 	return &schema.Schema{Fields: append(s.Fields[:n:n], schema.Field{
 		Name: ColumnChangeType, Type: schema.Type{Kind: schema.String}, Nullable: true,
-		// What tables with column mapping go by; the id is nobody's.
-		Metadata: json.RawMessage(`{"delta.columnMapping.id":2147483647,"delta.columnMapping.physicalName":"` + ColumnChangeType + `"}`),
+		// It has this name under column mapping too.
+		Metadata: json.RawMessage(`{"delta.columnMapping.physicalName":"` + ColumnChangeType + `"}`),
 	})}
 }
 

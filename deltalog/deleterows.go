@@ -189,26 +189,6 @@ func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring
 	return err
 }
 
-// partitionOf returns the partition values of a file by the names of the columns.
-func (s *Snapshot) partitionOf(f *File) (map[string]*string, error) {
-	if len(s.metadata.PartitionColumns) == 0 {
-		return nil, nil
-	}
-	mapping, err := s.mapping()
-	if err != nil {
-		return nil, err
-	}
-	values := make(map[string]*string, len(s.metadata.PartitionColumns))
-	for _, name := range s.metadata.PartitionColumns {
-		stored, err := storedName(s.metadata.Schema, mapping, name)
-		if err != nil {
-			return nil, err
-		}
-		values[name] = f.Partition[stored]
-	}
-	return values, nil
-}
-
 // tell writes the rows that go to the change data feed.
 func (d *deletion) tell(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
 	values, err := d.read.partitionOf(f)

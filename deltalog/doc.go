@@ -1,6 +1,12 @@
 // Package deltalog reads and writes Delta Lake tables: their transaction log,
 // their data files and their deletion vectors.
 //
+// Rows are columns of package datafile: of all types, nested to any depth. A
+// table's columns are found in its files by name or as its column mapping says;
+// columns that are younger than a file are NULL, and types that have been
+// widened since are read as what they are now. [Snapshot.Read] takes columns and
+// conditions, and passes over files that have no row for them.
+//
 // It follows the protocol as published at
 // https://github.com/delta-io/delta/blob/master/PROTOCOL.md. It reads JSON
 // commits and checkpoints of one or many parts, with and without sidecars, and it

@@ -18,8 +18,7 @@ const (
 )
 
 // SetSchema gives the table other columns: next holds all of them, in the order
-// wanted. In a table with column mapping those that are added get their ids. Fields
-// may be added at any depth if they are nullable, moved, and made
+// wanted. Fields may be added at any depth if they are nullable, moved, and made
 // nullable; where the property delta.enableTypeWidening is true, their types may
 // be widened as the protocol allows. Fields are told apart by their names.
 // Metadata of fields is kept, and what next has is added to it. Anything else,
@@ -36,11 +35,7 @@ func (t *Table) SetSchema(ctx context.Context, next *schema.Schema) (*Snapshot, 
 		if err != nil {
 			return err
 		}
-		grown, err := m.WithSchema(&schema.Schema{Fields: fields})
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		*m = *grown
+		m.Schema = &schema.Schema{Fields: fields}
 		return nil
 	})
 }
@@ -61,11 +56,6 @@ func (t *Table) SetProperties(ctx context.Context, set map[string]string) (*Snap
 				m.Configuration[k] = v
 			}
 		}
-		mapped, err := m.WithSchema(m.Schema) // ids, if the table is to have them
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		*m = *mapped
 		return nil
 	})
 }
@@ -77,6 +67,9 @@ func (t *Table) alter(ctx context.Context, operation string, change func(*Metada
 		m := read.metadata.Clone()
 		if err := change(m); err != nil {
 			return nil, fmt.Errorf("alter table: %w", err)
+		}
+		if err := m.assignIDs(physicalNames(read.metadata.Schema)); err != nil {
+			return nil, fmt.Errorf("alter table: %w: %w", ErrInvalid, err)
 		}
 		if m.equal(read.metadata) {
 			return read, nil

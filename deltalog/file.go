@@ -74,13 +74,18 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 	if err != nil {
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	n, names := t.Snapshot().withClustering(statsColumns(m))
+	n, names := statsColumns(m)
 	if o.StatsNames != nil {
 		names = o.StatsNames
 	}
+	clustered, err := snap.clusteringColumns()
+	if err != nil {
+		out.Abort()
+		return nil, fmt.Errorf("write data file: %w", err)
+	}
 	w, err := datafile.NewWriter(out, datafile.WriterOptions{
 		Schema: s, Mapping: mapping, RowGroupRows: o.RowGroupRows, Codec: o.Codec,
-		StatsColumns: n, StatsNames: names, CreatedBy: engineName,
+		StatsColumns: n, StatsNames: names, StatsAlso: clustered, CreatedBy: engineName,
 	})
 	if err != nil {
 		out.Abort()

@@ -53,18 +53,22 @@ func (s *Snapshot) checkMapping() error {
 // column mapping, fields that have no id yet get one, and a name in data files;
 // start from the fields of the table's own schema, to add, rename or drop some.
 func (m *Metadata) WithSchema(s *schema.Schema) (*Metadata, error) {
-	names := newPhysicalName
-	for i := range m.Schema.Fields {
-		if _, _, err := m.Schema.Fields[i].Stored(schema.ByPhysicalName); err != nil {
-			// The table is about to get its column mapping: its files have the
-			// names that there are.
-			names = func(f *schema.Field) string { return f.Name }
-			break
-		}
-	}
 	c := m.Clone()
 	c.Schema = s
-	return c, c.assignIDs(names)
+	return c, c.assignIDs(physicalNames(m.Schema))
+}
+
+// physicalNames returns how fields are named in files that come after those of a
+// schema.
+func physicalNames(was *schema.Schema) func(*schema.Field) string {
+	for i := range was.Fields {
+		if _, _, err := was.Fields[i].Stored(schema.ByPhysicalName); err != nil {
+			// The table is about to get its column mapping: its files have the
+			// names that there are.
+			return func(f *schema.Field) string { return f.Name }
+		}
+	}
+	return newPhysicalName
 }
 
 func newPhysicalName(*schema.Field) string { return "col-" + uuid.NewString() }
@@ -84,7 +88,9 @@ func (m *Metadata) assignIDs(name func(*schema.Field) string) error {
 	if err != nil {
 		return err
 	}
-	m.Schema = s
+	if !s.Equal(m.Schema) {
+		m.Schema = s
+	}
 	m.Configuration = maps.Clone(m.Configuration)
 	m.Configuration[propertyMaxColumnID] = strconv.FormatInt(last, 10)
 	return nil

@@ -3,6 +3,7 @@ package deltalog
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -110,16 +111,103 @@ func TestColumnsAreFoundByWhatTheirMappingSays(t *testing.T) {
 func TestColumnMappingIsTakenUpByNames(t *testing.T) {
 	table := newTestTable(t, storetest.NewMemory())
 	mustCommit(t, table, &Commit{Add: []*File{writeFile(t, table, FileOptions{}, idNames(1, 2))}})
-	m := table.Snapshot().Metadata().Clone()
-	m.Configuration[PropertyColumnMapping] = "name"
-	m, err := m.WithSchema(m.Schema)
-	if err != nil {
+	if _, err := table.SetProperties(t.Context(), map[string]string{PropertyColumnMapping: "name"}); err != nil {
 		t.Fatal(err)
 	}
-	mustCommit(t, table, &Commit{Metadata: m, Protocol: table.Snapshot().Protocol().For(m)})
 	mustCommit(t, table, &Commit{Add: []*File{writeFile(t, table, FileOptions{}, idNames(3, 2))}})
 	if ids := readIDs(t, table.Snapshot(), ReadOptions{}); !slices.Equal(ids, []int64{1, 2, 3, 4}) {
 		t.Fatal(ids)
+	}
+}
+
+func TestRowsAreUpsertedUnderAMapping(t *testing.T) {
+	properties := latestProperties()
+	properties[PropertyColumnMapping] = "id"
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), Properties: properties})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = u.Close() }()
+	for _, first := range []int64{1, 3, 5} {
+		rows := idNames(first, 4)
+		var keys [][]byte
+		for i := range rows.Rows() {
+			keys = append(keys, datafile.AppendKey(nil, rows.Cols[:1], i))
+		}
+		up := u.Begin()
+		if err := up.Put(t.Context(), rows, keys); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := up.Commit(t.Context(), CommitExtras{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids := readIDs(t, table.Snapshot(), ReadOptions{}); !slices.Equal(ids, []int64{1, 2, 3, 4, 5, 6, 7, 8}) {
+		t.Fatal(ids)
+	}
+	if ids := readIDs(t, table.Snapshot(), ReadOptions{Where: []Condition{{Column: "name", Op: OpGreater, Value: "row 6"}}}); !slices.Equal(ids, []int64{7, 8}) {
+		t.Fatal(ids)
+	}
+}
+
+func TestRowsChangeUnderEveryMapping(t *testing.T) {
+	for _, mode := range []string{"name", "id"} {
+		for name, properties := range map[string]map[string]string{
+			"copies": {}, "deletion vectors": {PropertyDeletionVectors: "true"},
+		} {
+			t.Run(mode+" "+name, func(t *testing.T) {
+				properties = maps.Clone(properties)
+				properties[PropertyColumnMapping], properties[PropertyChangeDataFeed] = mode, "true"
+				table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{
+					Schema: nestedSchema(), PartitionColumns: []string{"part"}, Properties: properties,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows := nestedRows(1, 6)
+				part := datafile.NewColumn(schema.Type{Kind: schema.String})
+				for i := range rows.Rows() {
+					part.AppendString([]string{"x", "y/"}[i%2])
+				}
+				rows.Names, rows.Cols = append(rows.Names, "part"), append(rows.Cols, part)
+				if _, err := table.Append(t.Context(), rows); err != nil {
+					t.Fatal(err)
+				}
+				_, n, err := table.Delete(t.Context(), []string{"id"}, func(b *datafile.Batch, row int) bool { return b.Column("id").I64[row] > 4 })
+				if err != nil || n != 2 {
+					t.Fatal(n, err)
+				}
+				told := map[string]int{}
+				for b, err := range table.Changes(t.Context(), 1, 2, ReadOptions{Columns: []string{"id", "part"}}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					for row := range b.Rows() {
+						told[fmt.Sprintf("%s %d %s", b.Column(ColumnChangeType).At(row), b.Column("id").I64[row], b.Column("part").At(row))]++
+					}
+				}
+				if len(told) != 8 || told["delete 5 x"] != 1 || told["delete 6 y/"] != 1 || told["insert 6 y/"] != 1 {
+					t.Fatal(told)
+				}
+				next := &schema.Schema{Fields: slices.Clone(table.Snapshot().Metadata().Schema.Fields)}
+				at := next.Fields[2]
+				at.Type.Fields = append(slices.Clip(at.Type.Fields), schema.Field{Name: "z", Type: schema.Type{Kind: schema.Date}, Nullable: true})
+				next.Fields[2] = at
+				if _, err := table.SetSchema(t.Context(), next); err != nil {
+					t.Fatal(err)
+				}
+				if got := table.Snapshot().Metadata().Property(propertyMaxColumnID, ""); got != "9" {
+					t.Fatalf("%s is %s", propertyMaxColumnID, got)
+				}
+				if ids := readIDs(t, table.Snapshot(), ReadOptions{Where: []Condition{{Column: "at.z", Op: OpIsNull}}}); !slices.Equal(ids, []int64{1, 2, 3, 4}) {
+					t.Fatal(ids)
+				}
+			})
+		}
 	}
 }
 

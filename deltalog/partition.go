@@ -42,6 +42,28 @@ func partitionColumns(want *schema.Schema, m *Metadata, mapping schema.Mapping, 
 	return cols, nil
 }
 
+// partitionOf returns the partition values of a file by the names of their
+// columns, as FileOptions has them.
+func (s *Snapshot) partitionOf(f *File) (map[string]*string, error) {
+	mapping, err := s.mapping()
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]*string, len(s.metadata.PartitionColumns))
+	for _, column := range s.metadata.PartitionColumns {
+		name, err := storedName(s.metadata.Schema, mapping, column)
+		if err != nil {
+			return nil, err
+		}
+		v, ok := f.Partition[name]
+		if !ok {
+			return nil, fmt.Errorf("file %s: %w: it has no value of partition column %s", f.Path, ErrCorrupt, column)
+		}
+		values[column] = v
+	}
+	return values, nil
+}
+
 // storedPartition checks partition values that are given by the names of their
 // columns. It returns them by the names in files, and the folder for the file.
 func storedPartition(m *Metadata, mapping schema.Mapping, values map[string]*string) (stored map[string]*string, dir string, err error) {
@@ -57,10 +79,11 @@ func storedPartition(m *Metadata, mapping schema.Mapping, values map[string]*str
 		if !ok {
 			return nil, "", fmt.Errorf("%w: no value of partition column %s", ErrInvalid, column)
 		}
-		stored[name] = v
 		if v == nil || *v == "" {
+			stored[name] = nil // which all readers know
 			continue
 		}
+		stored[name] = v
 		t := m.Schema.Fields[m.Schema.Field(column)].Type
 		if err := appendPartition(datafile.NewColumn(t), *v); err != nil {
 			return nil, "", fmt.Errorf("%w: value of partition column %s: %w", ErrInvalid, column, err)

@@ -448,6 +448,35 @@ func TestHostilePartitionValuesComeBack(t *testing.T) {
 	}
 }
 
+// FuzzBounds reads whatever text as bounds and as partition values.
+func FuzzBounds(f *testing.F) {
+	for _, text := range []string{`5`, `-1.25e3`, `"2020-01-01T00:00:00.000-08:00"`, `"+10000-01-01"`, `"a\ud800"`, `1e99999`, `"0001-01-01 00:00:00"`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, field := range comparedSchema().Fields {
+			typ := field.Type
+			if !typ.Kind.Primitive() {
+				continue
+			}
+			for _, side := range []int{-1, 1} {
+				if b := bound(json.RawMessage(text), typ, side); b != nil && b.Len() != 1 {
+					t.Fatalf("%d bounds of %s", b.Len(), typ)
+				}
+			}
+			c := datafile.NewColumn(typ)
+			if err := appendPartition(c, text); err != nil || typ.Kind == schema.String || typ.Kind == schema.Binary {
+				continue
+			}
+			// What was read is written as something that reads the same.
+			again := datafile.NewColumn(typ)
+			if err := appendPartition(again, literal(c, 0)); err == nil && !again.Equal(0, c, 0) {
+				t.Fatalf("%q reads as %s, which reads as %s", text, literal(c, 0), literal(again, 0))
+			}
+		}
+	})
+}
+
 func tempStore(t *testing.T) store.Store {
 	st, err := store.NewLocal(t.TempDir())
 	if err != nil {

@@ -142,7 +142,7 @@ func inflateZstd(dst, b []byte, size int) ([]byte, error) {
 	}
 	for room := min(size, inflateStep); ; room = min(size, 4*room) {
 		dst = grow(dst[:0], room)
-		out, err := dec.DecodeAll(b, dst[:0:max(room, min(cap(dst), size))])
+		out, err := dec.DecodeAll(b, dst)
 		if !errors.Is(err, zstd.ErrDecoderSizeExceeded) || room >= size {
 			return out, err
 		}

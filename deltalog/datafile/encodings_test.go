@@ -2,6 +2,7 @@ package datafile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -224,6 +225,25 @@ func TestPagesThatClaimMuchTakeLittleMemory(t *testing.T) {
 					t.Errorf("took %d MiB", took>>20)
 				}
 			})
+		}
+	}
+}
+
+func TestFootersThatClaimMuchTakeLittleMemory(t *testing.T) {
+	for _, list := range []int16{2, 4, 5, 7} { // of the schema, row groups, metadata and orders
+		var w thriftWriter
+		w.reset()
+		w.i32(1, 2)
+		w.list(list, thriftStruct, 200_000_000)
+		b := append([]byte(magic), w.b...)
+		b = append(b, make([]byte, 64)...)
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(b)-4)), magic...)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Open(bytes.NewReader(b), int64(len(b)))
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrCorrupt) || took > 1<<20 {
+			t.Errorf("list %d: took %d bytes, error is %v", list, took, err)
 		}
 	}
 }

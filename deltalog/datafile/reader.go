@@ -2,7 +2,6 @@ package datafile
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"iter"
@@ -22,13 +21,11 @@ type File struct {
 	file    *parquet.File
 	groups  []format.RowGroup
 	first   []int64 // index in the file of each row group's first row
+	byName  map[string]*parquet.Column
 	schema  *schema.Schema
 	mapping schema.Mapping
 	hasIDs  bool // whether any column has a field id
 }
-
-// minFile is the magic twice, and the footer's length.
-const minFile = 12
 
 // Open reads the footer of a file of size bytes. A file that is not Parquet is
 // ErrCorrupt.
@@ -42,16 +39,17 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 
 func open(r io.ReaderAt, size int64) (out *File, err error) {
 	defer guard(&err)
-	if err := checkFooter(r, size); err != nil {
+	tail, err := readTail(r, size)
+	if err != nil {
 		return nil, err
 	}
-	file, err := parquet.OpenFile(r, size, &parquet.FileConfig{
+	file, err := parquet.OpenFile(tail, size, &parquet.FileConfig{
 		SkipPageIndex: true, SkipBloomFilters: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, schema: new(schema.Schema)}
+	f := &File{r: r, size: size, file: file, groups: file.Metadata().RowGroups, byName: map[string]*parquet.Column{}, schema: new(schema.Schema)}
 	var rows int64
 	for i := range f.groups {
 		n := f.groups[i].NumRows
@@ -65,31 +63,13 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 		return nil, fmt.Errorf("%w: row groups hold %d rows, the footer says %d", ErrCorrupt, rows, file.NumRows())
 	}
 	for _, c := range file.Root().Columns() {
+		f.byName[c.Name()] = c
 		f.hasIDs = f.hasIDs || c.ID() != 0
 		if t, err := describe(c); err == nil {
 			f.schema.Fields = append(f.schema.Fields, schema.Field{Name: c.Name(), Type: t, Nullable: c.Optional()})
 		}
 	}
 	return f, nil
-}
-
-// checkFooter looks at the end of the file before memory is taken for its
-// footer.
-func checkFooter(r io.ReaderAt, size int64) error {
-	if size < minFile {
-		return fmt.Errorf("%w: %d bytes", ErrCorrupt, size)
-	}
-	var tail [8]byte
-	if n, err := r.ReadAt(tail[:], size-int64(len(tail))); n < len(tail) {
-		return fmt.Errorf("read footer: %w", err)
-	}
-	if string(tail[4:]) != magic {
-		return fmt.Errorf("%w: it does not end as Parquet does", ErrCorrupt)
-	}
-	if n := int64(binary.LittleEndian.Uint32(tail[:])); n > size-minFile {
-		return fmt.Errorf("%w: footer of %d bytes in a file of %d", ErrCorrupt, n, size)
-	}
-	return nil
 }
 
 // guard makes an error of a panic: the decoder of Parquet is not ours, and
@@ -286,7 +266,7 @@ func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 	shapes = make([]*shape, len(want.Fields))
 	for i := range want.Fields {
 		field := &want.Fields[i]
-		c, err := find(f.mapping, f.file.Root(), field)
+		c, err := f.find(field)
 		switch {
 		case err != nil:
 		case c == nil:
@@ -299,6 +279,17 @@ func (f *File) shapes(want *schema.Schema) (shapes []*shape, err error) {
 		}
 	}
 	return shapes, nil
+}
+
+// find returns the column of the file that is the wanted one; nil if there is
+// none.
+func (f *File) find(field *schema.Field) (*parquet.Column, error) {
+	if name, id, err := field.Stored(f.mapping); err == nil && id == 0 || f.mapping == schema.ByPhysicalName {
+		if c := f.byName[name]; c != nil {
+			return c, nil
+		}
+	}
+	return find(f.mapping, f.file.Root(), field)
 }
 
 // open begins to read a row group; nil stands for a column that the file lacks.

@@ -241,6 +241,100 @@ for name in table.schema.names:
         assert got == mem, ("duckdb", name, v, got, mem)
 `
 
+// foreignScript prints every value of files, one after the other, as pyarrow
+// reads them.
+const foreignScript = `
+import datetime, decimal, struct, sys
+import pyarrow as pa, pyarrow.parquet as pq
+decimal.getcontext().prec = 60
+epoch, day = datetime.datetime(1970, 1, 1), datetime.date(1970, 1, 1)
+def norm(v, t):
+    if v is None: return "null"
+    if pa.types.is_list(t): return "[" + " ".join(norm(x, t.value_type) for x in v) + "]"
+    if pa.types.is_struct(t): return "{" + " ".join(norm(v[f.name], f.type) for f in t) + "}"
+    if pa.types.is_map(t): return "<" + " ".join(norm(k, t.key_type) + ":" + norm(x, t.item_type) for k, x in v) + ">"
+    if pa.types.is_boolean(t): return str(int(v))
+    if pa.types.is_decimal(t): return str(int(v.scaleb(t.scale)))
+    if pa.types.is_floating(t): return struct.pack(">d", v).hex()
+    if pa.types.is_timestamp(t): return str((v.replace(tzinfo=None) - epoch) // datetime.timedelta(microseconds=1))
+    if pa.types.is_date(t): return str((v - day).days)
+    if isinstance(v, bytes): return v.hex()
+    if isinstance(v, str): return v.encode().hex()
+    return str(v)
+for path in sys.stdin.read().splitlines():
+    table = pq.ParquetFile(path, coerce_int96_timestamp_unit="us").read()
+    print("file", path, sep=",")
+    for name in table.schema.names:
+        print(name, *(norm(v, table.schema.field(name).type) for v in table.column(name).to_pylist()), sep=",")
+`
+
+// TestFilesOfSparkReadAsOthersReadThem compares every data file of the golden
+// tables, and every file of the rows that are expected of them, with another
+// reader's values.
+func TestFilesOfSparkReadAsOthersReadThem(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs Python")
+	}
+	golden, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(golden); err != nil {
+		t.Skip("needs the golden tables, in ../shared/golden beside the module")
+	}
+	python, err := local.Python(t.Context())
+	if errors.Is(err, local.ErrNoPython) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths, want []string
+	err = filepath.WalkDir(golden, func(path string, _ os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".parquet") && !strings.Contains(path, "_delta_log") {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, "file,"+path)
+		f := openBytes(t, data)
+		b := readAll(t, f, f.Schema(), 0)
+		for i, c := range b.Cols {
+			line := b.Names[i]
+			for row := range b.Rows() {
+				line += "," + dump(c, row)
+			}
+			want = append(want, line)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), python, "-c", foreignScript)
+	cmd.Stdin = strings.NewReader(strings.Join(paths, "\n"))
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, errs.String())
+	}
+	got := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if len(got) != len(want) {
+		t.Fatalf("%d lines of %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("another reader has\n%.300s\nnot\n%.300s", got[i], want[i])
+		}
+	}
+	t.Logf("%d files", len(paths))
+}
+
 func TestOtherReadersAgree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs Python")

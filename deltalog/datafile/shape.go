@@ -214,7 +214,7 @@ func find(m schema.Mapping, group *parquet.Column, f *schema.Field) (*parquet.Co
 	var folded *parquet.Column
 	for _, c := range group.Columns() {
 		switch {
-		case m == schema.ByID:
+		case m == schema.ByID && id > 0:
 			if c.ID() == int(id) {
 				return c, nil
 			}

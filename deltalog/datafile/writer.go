@@ -31,6 +31,9 @@ type WriterOptions struct {
 	// of the struct a, with backquotes around names that hold a dot. A struct's
 	// name means all its fields.
 	StatsNames []string
+	// StatsAlso are columns, or fields of structs, to gather statistics for
+	// besides, by the path of their names in the file.
+	StatsAlso [][]string
 	// CreatedBy names the software in the file's footer. Empty means millrace.
 	// A name without a version gets one: without, parquet-mr distrusts bounds.
 	CreatedBy string
@@ -117,6 +120,7 @@ func NewWriter(w io.Writer, opts WriterOptions) (*Writer, error) {
 			out.indexed[i] = wanted < opts.StatsColumns
 			wanted++
 		}
+		out.indexed[i] = out.indexed[i] || slices.ContainsFunc(opts.StatsAlso, l.under)
 	}
 	return out, nil
 }
@@ -187,6 +191,11 @@ func (l *leaf) named(name string) bool {
 	}
 	path := SplitName(name)
 	return len(path) > 0 && len(path) <= len(l.logical) && slices.Equal(path, l.logical[:len(path)])
+}
+
+// under tells whether statistics of the leaf are of what is at a path.
+func (l *leaf) under(path []string) bool {
+	return len(path) > 0 && len(path) <= len(l.stats) && slices.Equal(path, l.stats[:len(path)])
 }
 
 // SplitName returns the parts of a name such as a.b, of the field b of a column

@@ -46,8 +46,9 @@ func ParseMapping(mode string) (Mapping, error) {
 }
 
 // Stored returns the name that the field has in data files, statistics and
-// partition values, and its id there; zero without column mapping. A field that
-// lacks what the mapping needs is an error wrapping ErrInvalid.
+// partition values, and its id there; zero without column mapping, and for fields
+// that have a physical name alone, as those that no table has: they are found by
+// it. A field that lacks what the mapping needs is an error wrapping ErrInvalid.
 func (f *Field) Stored(m Mapping) (name string, id int32, err error) {
 	if m == ByName {
 		return f.Name, 0, nil
@@ -58,7 +59,7 @@ func (f *Field) Stored(m Mapping) (name string, id int32, err error) {
 		return "", 0, err
 	case name == "":
 		return "", 0, fmt.Errorf("column %q: %w: it has no physical name", f.Name, ErrInvalid)
-	case number < 1 || number > math.MaxInt32:
+	case number < 0 || number > math.MaxInt32:
 		return "", 0, fmt.Errorf("column %q: %w: its column mapping id is %d", f.Name, ErrInvalid, number)
 	}
 	return name, int32(number), nil
@@ -104,6 +105,9 @@ func addIDs(ids map[int32]string, fields []Field, m Mapping) error {
 		name, id, err := fields[i].Stored(m)
 		if err != nil {
 			return err
+		}
+		if id == 0 {
+			return fmt.Errorf("column %q: %w: it has no column mapping id", fields[i].Name, ErrInvalid)
 		}
 		if _, taken := ids[id]; taken {
 			return fmt.Errorf("column %q: %w: its column mapping id %d is another's too", fields[i].Name, ErrInvalid, id)
