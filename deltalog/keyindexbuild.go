@@ -43,6 +43,13 @@ type builder struct {
 	dead   map[uint32]*roaring64.Bitmap
 	names  rowNames
 	hidden map[uint32]*roaring64.Bitmap // the vectors that have changed
+
+	moves map[uint32]*move
+	moved map[uint32]bool // those that are not in the index yet
+	// known has, for files that rows moved to, those that have no entries.
+	known map[uint32]*roaring64.Bitmap
+	// lost says that rows have gone with their file.
+	lost bool
 }
 
 // follow makes the index true for snap. After an error it is what it was, or
@@ -60,6 +67,41 @@ func (x *keyIndex) follow(ctx context.Context, snap *Snapshot, f *finder) error 
 	if err := b.compare(ctx); err != nil {
 		return err
 	}
+	return b.run(ctx)
+}
+
+// followMoves does the same for an index that has a part of an upsert's changes
+// already, and only where the rows are those that they were, if elsewhere.
+// Otherwise moved is false and the index what it was.
+func (x *keyIndex) followMoves(ctx context.Context, snap *Snapshot, f *finder) (moved bool, err error) {
+	b := &builder{x: x, snap: snap, finder: f}
+	if err := b.compare(ctx); err != nil {
+		return false, err
+	}
+	if !b.onlyMoves() {
+		return false, nil
+	}
+	b.batch = x.db.NewBatch()
+	defer func() { _ = b.batch.Close() }()
+	return true, b.finish(x.state.Dirty)
+}
+
+// onlyMoves tells that no row has gone or come.
+func (b *builder) onlyMoves() bool {
+	if b.lost || len(b.added) > 0 {
+		return false
+	}
+	for _, dead := range b.dead {
+		if !dead.IsEmpty() {
+			return false
+		}
+	}
+	return true
+}
+
+// run does what compare has found out to be done.
+func (b *builder) run(ctx context.Context) error {
+	x := b.x
 	b.whole = len(b.files) == len(b.added)
 	if b.stale > b.rows() {
 		b.whole = true
@@ -72,7 +114,7 @@ func (x *keyIndex) follow(ctx context.Context, snap *Snapshot, f *finder) error 
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	return b.finish()
+	return b.finish(false)
 }
 
 // rows counts live rows of all files that the index will know.
@@ -92,6 +134,7 @@ func (b *builder) rebuild(ctx context.Context) error {
 	}
 	b.files, b.ids, b.added = map[uint32]*indexFile{}, map[string]uint32{}, nil
 	b.dead, b.hidden, b.stale, b.next = nil, map[uint32]*roaring64.Bitmap{}, 0, next
+	b.moves, b.moved = map[uint32]*move{}, nil
 	for f := range b.snap.Files() {
 		if err := b.add(f); err != nil {
 			return err
@@ -113,7 +156,7 @@ func (b *builder) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.finish()
+	return b.finish(false)
 }
 
 // compare finds out which files are gone, new or changed.
@@ -121,12 +164,16 @@ func (b *builder) compare(ctx context.Context) error {
 	x := b.x
 	b.files, b.ids, b.next, b.stale = maps.Clone(x.files), maps.Clone(x.ids), x.state.NextFile, x.state.Stale
 	b.dead, b.hidden = map[uint32]*roaring64.Bitmap{}, map[uint32]*roaring64.Bitmap{}
-	for id, known := range x.files {
+	b.moves, b.moved, b.known = maps.Clone(x.moves), map[uint32]bool{}, map[uint32]*roaring64.Bitmap{}
+	if err := b.followRewrites(ctx); err != nil {
+		return err
+	}
+	for id, known := range maps.Clone(b.files) {
 		f := b.snap.File(known.Path)
 		switch {
-		case f == nil:
+		case f == nil || f.Rows != known.Rows:
 			b.drop(id)
-		case f.Vector.uniqueID() != known.Vector:
+		case f.Vector.uniqueID() != known.Vector || b.known[id] != nil:
 			if err := b.change(ctx, id, known, f); err != nil {
 				return err
 			}
@@ -146,6 +193,7 @@ func (b *builder) compare(ctx context.Context) error {
 func (b *builder) drop(id uint32) {
 	f := b.files[id]
 	b.stale += f.live()
+	b.lost = b.lost || f.live() > 0
 	delete(b.files, id)
 	delete(b.ids, f.Path)
 }
@@ -173,11 +221,9 @@ func (b *builder) change(ctx context.Context, id uint32, known *indexFile, f *Fi
 	if err != nil {
 		return err
 	}
-	before := roaring64.New()
-	if known.Vector != "" {
-		if before, err = b.x.vector(id, known.Vector); err != nil {
-			return err
-		}
+	before, err := b.knownVector(id)
+	if err != nil {
+		return err
 	}
 	if before == nil || before.AndCardinality(now) != before.GetCardinality() {
 		b.drop(id)
@@ -266,7 +312,7 @@ func (b *builder) overwrite(names []rowName) error {
 		}
 	}
 	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(_ int, old location, ok bool) error {
-		if !ok || b.files[old.file] == nil {
+		if old, ok = b.resolve(old, ok); !ok {
 			return nil
 		}
 		if dead := b.dead[old.file]; dead == nil || !dead.CheckedRemove(uint64(old.row)) {
@@ -343,7 +389,8 @@ func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitma
 func (b *builder) dropBatch(rows *datafile.Batch, id uint32, picked []int64) error {
 	if b.finder.multiset {
 		for row, at := range picked {
-			if err := b.batch.Delete(b.finder.name(rows.Cols, row, location{id, uint32(at)}), nil); err != nil {
+			at := location{id, uint32(at)}
+			if err := b.dropHash(b.finder.name(rows.Cols, row, at), at); err != nil {
 				return err
 			}
 		}
@@ -351,11 +398,41 @@ func (b *builder) dropBatch(rows *datafile.Batch, id uint32, picked []int64) err
 	}
 	names := b.names.collect(b.finder, rows)
 	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(i int, old location, ok bool) error {
+		old, ok = b.resolve(old, ok)
 		if at := (location{id, uint32(picked[names[i].row])}); !ok || old != at {
 			return nil
 		}
 		return b.batch.Delete(names[i].name, nil)
 	})
+}
+
+// resolve returns where the row of an entry is.
+func (b *builder) resolve(at location, ok bool) (location, bool) {
+	if !ok {
+		return at, false
+	}
+	return resolve(b.files, b.moves, at)
+}
+
+// dropHash takes the entry of a row without key out, whichever of the places
+// where it has been it names.
+func (b *builder) dropHash(name []byte, at location) error {
+	prefix := name[:1+hashSize]
+	it, err := b.batch.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = it.Close() }()
+	for ok := it.First(); ok; ok = it.Next() {
+		was, err := parseHashEntry(it.Key())
+		if err != nil {
+			return err
+		}
+		if now, ok := b.resolve(was, true); ok && now == at {
+			return b.batch.Delete(it.Key(), nil)
+		}
+	}
+	return it.Error()
 }
 
 // room writes what has gathered, once it is much.
@@ -407,9 +484,13 @@ func (b *builder) countKeys() error {
 	return nil
 }
 
-// finish writes the rest and the state that makes it true.
-func (b *builder) finish() error {
+// finish writes the rest and the state that makes it true, or dirty.
+func (b *builder) finish(dirty bool) error {
 	x := b.x
+	b.forgetMoves()
+	if err := b.putMoves(); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
 	for id := range x.files {
 		if b.files[id] == nil {
 			if err := dropFile(b.batch, id); err != nil {
@@ -425,13 +506,13 @@ func (b *builder) finish() error {
 		}
 	}
 	state := x.state
-	state.Version, state.NextFile, state.Stale, state.Dirty = b.snap.version, b.next, b.stale, false
+	state.Version, state.NextFile, state.Stale, state.Dirty = b.snap.version, b.next, b.stale, dirty
 	if err := putState(b.batch, state); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
 	if err := b.batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	x.state, x.files, x.ids = state, b.files, b.ids
+	x.state, x.files, x.ids, x.moves = state, b.files, b.ids, b.moves
 	return nil
 }

@@ -43,7 +43,8 @@ type UpserterOptions struct {
 	// Lookup. Zero means 16 MiB.
 	RecentBytes int
 
-	fs vfs.FS // what the index is on; nil means the disk
+	fs    vfs.FS // what the index is on; nil means the disk
+	moves int    // defaultMoves but in tests
 }
 
 const (
@@ -96,6 +97,9 @@ func openUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) 
 	}
 	if o.RecentBytes == 0 {
 		o.RecentBytes = defaultRecentBytes
+	}
+	if o.moves == 0 {
+		o.moves = defaultMoves
 	}
 	if o.fs == nil {
 		o.fs = vfs.Default

@@ -191,7 +191,7 @@ func (b *Upsert) settle(p *upsertPlan, snap *Snapshot) {
 		}
 		x.state.Version, x.state.Dirty = snap.version, false
 		if b.truncated {
-			x.state.Stale = 0
+			x.state.Stale, x.moves = 0, map[uint32]*move{}
 		}
 	}
 	b.end()
@@ -217,6 +217,9 @@ func (b *Upsert) writeIndex(p *upsertPlan, snap *Snapshot) error {
 	state.Version, state.Dirty = snap.version, false
 	if b.truncated {
 		state.Stale = 0
+		if err := b.batch.DeleteRange([]byte{nameMove}, []byte{nameMove + 1}, nil); err != nil {
+			return err
+		}
 	}
 	if err := putState(b.batch, state); err != nil {
 		return err
@@ -248,6 +251,15 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 	if err := (&Commit{Read: lost.Read}).Conflict(snap); err != nil {
 		return err
 	}
+	moved, err := b.u.index.followMoves(ctx, snap, b.u.finder)
+	if err != nil {
+		return err
+	}
+	if moved {
+		b.snap = snap
+		b.translate()
+		return nil
+	}
 	if b.spilled {
 		return fmt.Errorf("%w: too many changes to find their rows again", ErrConflict)
 	}
@@ -270,6 +282,22 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 	return b.refind()
 }
 
+// translate buries the rows that are to go where they are now.
+func (b *Upsert) translate() {
+	x := b.u.index
+	for id, dead := range b.dead {
+		if b.own(id) || x.files[id] != nil {
+			continue
+		}
+		delete(b.dead, id)
+		for it := dead.Iterator(); it.HasNext(); {
+			if at, ok := x.resolve(location{id, uint32(it.Next())}); ok {
+				b.bury(at)
+			}
+		}
+	}
+}
+
 // refind buries the rows of all keys that were fed.
 func (b *Upsert) refind() error {
 	r := b.batch.Reader()
@@ -288,7 +316,10 @@ func (b *Upsert) refind() error {
 		if err != nil {
 			return err
 		}
-		if ok && b.u.index.files[at.file] != nil {
+		if !ok {
+			continue
+		}
+		if at, ok = b.u.index.resolve(at); ok {
 			b.bury(at)
 		}
 	}
@@ -324,7 +355,11 @@ func (b *Upsert) retake() error {
 		_, closer, err := b.u.index.db.Get(name)
 		if err == nil {
 			_ = closer.Close()
-			if at, err := parseHashEntry(name); err == nil && b.u.index.files[at.file] != nil {
+			at, err := parseHashEntry(name)
+			if err != nil {
+				return err
+			}
+			if at, ok := b.u.index.resolve(at); ok {
 				b.bury(at)
 				continue
 			}
@@ -341,6 +376,8 @@ func (b *Upsert) retake() error {
 	return nil
 }
 
+// own tells whether this upsert writes a file.
 func (b *Upsert) own(file uint32) bool {
-	return slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
+	return len(b.files) > 0 && file >= b.files[0].id &&
+		slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
 }

@@ -77,6 +77,9 @@ func (b *Upsert) start(ctx context.Context) error {
 	if err := b.u.index.follow(ctx, snap, b.u.finder); err != nil {
 		return err
 	}
+	if err := b.u.index.tidyMany(b.u.o.moves); err != nil {
+		return err
+	}
 	b.snap, b.schema = snap, snap.metadata.Schema
 	if b.metadata != nil {
 		b.schema = b.metadata.Schema
@@ -202,23 +205,26 @@ func (b *Upsert) kill(keys [][]byte, order []int32) error {
 func (b *Upsert) find(keys [][]byte, order []int32, visit func(i int32, at location)) error {
 	name := func(i int) []byte { return b.u.finder.key(keys[order[i]]) }
 	return findSorted(b.batch, len(order), name, func(i int, at location, ok bool) error {
-		if ok && b.alive(at.file) {
+		if !ok {
+			return nil
+		}
+		if at, ok = b.locate(at); ok {
 			visit(order[i], at)
 		}
 		return nil
 	})
 }
 
-// alive tells whether entries of a file mean anything to this upsert.
-func (b *Upsert) alive(file uint32) bool {
-	if len(b.files) > 0 && file >= b.files[0].id {
-		for _, f := range b.files {
-			if f.id == file {
-				return true
-			}
-		}
+// locate returns where the row of an entry is. Without ok the entry means
+// nothing to this upsert.
+func (b *Upsert) locate(at location) (location, bool) {
+	if b.own(at.file) {
+		return at, true
 	}
-	return !b.truncated && b.u.index.files[file] != nil
+	if b.truncated {
+		return at, false
+	}
+	return b.u.index.resolve(at)
 }
 
 func (b *Upsert) bury(at location) {
@@ -431,7 +437,8 @@ func (b *Upsert) take(h rowHash, n int) error {
 		if err != nil {
 			return err
 		}
-		if !b.alive(at.file) {
+		if at, ok = b.locate(at); !ok {
+			ok = true
 			continue
 		}
 		b.bury(at)
