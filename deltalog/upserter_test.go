@@ -478,6 +478,17 @@ func TestUpsertsWithoutKeyMakeTheTableAMultiset(t *testing.T) {
 	testUpserts(t, UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
 }
 
+// TestRowsOfOneHashAreToldApart has many different rows share their hashes.
+func TestRowsOfOneHashAreToldApart(t *testing.T) {
+	testUpserts(t, UpserterOptions{
+		Multiset: true, Columns: []string{"id", "name"},
+		hash: func(cols []*datafile.Column, row int) (hi, lo uint64) {
+			hi, lo = datafile.RowHash(cols, row)
+			return hi % 2, lo % 2
+		},
+	})
+}
+
 func testUpserts(t *testing.T, o UpserterOptions) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{T: t, ctx: context.Background(), st: storetest.NewMemory(), disk: vfs.NewCrashableMem(), o: o, want: people{}}

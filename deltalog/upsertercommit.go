@@ -2,7 +2,6 @@ package deltalog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -277,7 +276,7 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 		return nil
 	}
 	if b.u.finder.multiset {
-		return b.retake()
+		return b.retake(ctx)
 	}
 	return b.refind()
 }
@@ -323,57 +322,6 @@ func (b *Upsert) refind() error {
 			b.bury(at)
 		}
 	}
-}
-
-// retake takes rows anew, one for each that was taken of what was there before.
-func (b *Upsert) retake() error {
-	var taken [][]byte
-	r := b.batch.Reader()
-	for {
-		kind, name, _, ok, err := r.Next()
-		if err != nil {
-			return fmt.Errorf("read changes to the row index: %w", err)
-		}
-		if !ok {
-			break
-		}
-		if kind != pebble.InternalKeyKindDelete {
-			continue
-		}
-		at, err := parseHashEntry(name)
-		if err != nil {
-			return err
-		}
-		if !b.own(at.file) {
-			taken = append(taken, name)
-		}
-	}
-	// Where the same rows are still there, they are taken; for the others, equal
-	// ones.
-	missing := map[rowHash]int{}
-	for _, name := range taken {
-		_, closer, err := b.u.index.db.Get(name)
-		if err == nil {
-			_ = closer.Close()
-			at, err := parseHashEntry(name)
-			if err != nil {
-				return err
-			}
-			if at, ok := b.u.index.resolve(at); ok {
-				b.bury(at)
-				continue
-			}
-		} else if !errors.Is(err, pebble.ErrNotFound) {
-			return fmt.Errorf("read row index: %w", err)
-		}
-		missing[rowHash{binary.BigEndian.Uint64(name[1:]), binary.BigEndian.Uint64(name[9:])}]++
-	}
-	for hash, n := range missing {
-		if err := b.take(hash, n); err != nil {
-			return fmt.Errorf("%w: %w", ErrConflict, err)
-		}
-	}
-	return nil
 }
 
 // own tells whether this upsert writes a file.
