@@ -158,13 +158,7 @@ func (b *builder) moveOn(ids []uint32, moves []*move) {
 		on[id] = moves[i]
 	}
 	for was, m := range b.moves {
-		passed := m
-		for _, s := range m.spans {
-			if next := on[s.file]; next != nil {
-				passed = passed.then(s.file, next)
-			}
-		}
-		if passed != m {
+		if passed := m.onto(on); passed != m {
 			b.moves[was], b.moved[was] = passed, true
 		}
 	}

@@ -162,6 +162,18 @@ func (m *move) then(file uint32, next *move) *move {
 	return c
 }
 
+// onto returns where rows are when those of files that they went to moved on;
+// m itself if none did.
+func (m *move) onto(next map[uint32]*move) *move {
+	passed := m
+	for _, s := range m.spans {
+		if on := next[s.file]; on != nil {
+			passed = passed.then(s.file, on)
+		}
+	}
+	return passed
+}
+
 // part returns the spans of n rows from the one numbered from, as spans whose
 // numbers begin with first.
 func (m *move) part(from, n, first uint64) []moveSpan {

@@ -31,6 +31,10 @@ type UpserterOptions struct {
 	// and are found by all of Columns.
 	Multiset bool
 	Columns  []string
+	// CopyOnWrite has files of which rows go written anew without them, for
+	// readers that do not know deletion vectors. What a batch costs then follows
+	// the files that it touches.
+	CopyOnWrite bool
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64
 	// PendingBytes is how much of an Upsert's changes to the index is held in

@@ -496,6 +496,7 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		w.o.fs = w.disk
 		w.o.PendingBytes = rapid.SampledFrom([]int{0, 200}).Draw(t, "pendingBytes")
 		w.o.FileBytes = rapid.SampledFrom([]int64{0, 100}).Draw(t, "fileBytes")
+		w.o.CopyOnWrite = rapid.IntRange(0, 3).Draw(t, "copyOnWrite") == 0
 		w.o.moves = rapid.SampledFrom([]int{0, 1, 5}).Draw(t, "moves")
 		w.o.RecentBytes = rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "recentBytes")
 		_, err := Create(w.ctx, w.st, CreateOptions{Schema: idName(), Properties: latestProperties(), Features: []string{FeatureDomainMetadata}})
