@@ -33,6 +33,9 @@ type keyIndex struct {
 	files map[uint32]*indexFile
 	ids   map[string]uint32 // by path
 	moves map[uint32]*move
+
+	fs  vfs.FS
+	dir string
 }
 
 // indexFormat is the version of the layout. Another one is built anew.
@@ -135,7 +138,7 @@ func openKeyIndex(fs vfs.FS, dir, table, found string, cacheBytes int64) (*keyIn
 	if err != nil {
 		return nil, fmt.Errorf("open key index: %w", err)
 	}
-	x := &keyIndex{db: db}
+	x := &keyIndex{db: db, fs: fs, dir: dir}
 	if err := x.load(); err != nil && !errors.Is(err, ErrCorrupt) && !pebble.IsCorruptionError(err) {
 		_ = db.Close()
 		return nil, fmt.Errorf("open key index: %w", err)

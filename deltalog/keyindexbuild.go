@@ -34,9 +34,6 @@ type builder struct {
 	ids   map[string]uint32
 	next  uint32
 	stale int64
-	// whole says that the index begins empty: then keys are not looked up, and
-	// are counted in the end.
-	whole bool
 	added []uint32
 	// dead holds, by file, the rows that have come to be hidden since, until
 	// their entries are dealt with.
@@ -102,11 +99,7 @@ func (b *builder) onlyMoves() bool {
 // run does what compare has found out to be done.
 func (b *builder) run(ctx context.Context) error {
 	x := b.x
-	b.whole = len(b.files) == len(b.added)
-	if b.stale > b.rows() {
-		b.whole = true
-	}
-	if b.whole {
+	if len(b.files) == len(b.added) || b.stale > b.rows() {
 		return b.rebuild(ctx)
 	}
 	b.batch = x.db.NewIndexedBatch()
@@ -126,7 +119,7 @@ func (b *builder) rows() int64 {
 	return live
 }
 
-// rebuild begins anew and checks that there were as many keys as rows.
+// rebuild begins anew.
 func (b *builder) rebuild(ctx context.Context) error {
 	next := b.next
 	if err := b.x.clear(b.x.state.Table, b.x.state.Found); err != nil {
@@ -140,22 +133,11 @@ func (b *builder) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := (&bulk{b: b, hidden: b.hidden}).load(ctx); err != nil {
+		return fmt.Errorf("build key index: %w", err)
+	}
 	b.batch = b.x.db.NewBatch()
 	defer func() { _ = b.batch.Close() }()
-	if err := b.build(ctx); err != nil {
-		return err
-	}
-	if !b.finder.multiset {
-		if err := b.x.markDirty(); err != nil {
-			return err
-		}
-		if err := b.flush(); err != nil {
-			return err
-		}
-		if err := b.countKeys(); err != nil {
-			return err
-		}
-	}
 	return b.finish(false)
 }
 
@@ -289,10 +271,8 @@ func (b *builder) addBatch(live Live, id uint32) error {
 		return nil
 	}
 	names := b.names.collect(b.finder, live.Batch)
-	if !b.whole {
-		if err := b.overwrite(names); err != nil {
-			return err
-		}
+	if err := b.overwrite(names); err != nil {
+		return err
 	}
 	for _, n := range names {
 		b.finder.value = appendLocation(b.finder.value[:0], location{id, uint32(live.Index[n.row])})
@@ -451,36 +431,10 @@ func (b *builder) flush() error {
 	if err := b.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	indexed := b.batch.Indexed()
 	if err := b.batch.Close(); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	if indexed {
-		b.batch = b.x.db.NewIndexedBatch()
-	} else {
-		b.batch = b.x.db.NewBatch()
-	}
-	return nil
-}
-
-// countKeys makes sure that no key was overwritten.
-func (b *builder) countKeys() error {
-	want := b.rows()
-	it, err := b.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{nameKey}, UpperBound: []byte{nameKey + 1}})
-	if err != nil {
-		return fmt.Errorf("count keys: %w", err)
-	}
-	defer func() { _ = it.Close() }()
-	var n int64
-	for ok := it.First(); ok; ok = it.Next() {
-		n++
-	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("count keys: %w", err)
-	}
-	if n != want {
-		return fmt.Errorf("index keys: %d rows have %d keys: %w", want, n, ErrDuplicateKey)
-	}
+	b.batch = b.x.db.NewIndexedBatch()
 	return nil
 }
 
