@@ -397,22 +397,32 @@ func (b *builder) resolve(at location, ok bool) (location, bool) {
 // dropHash takes the entry of a row without key out, whichever of the places
 // where it has been it names.
 func (b *builder) dropHash(name []byte, at location) error {
-	prefix := name[:1+hashSize]
-	it, err := b.batch.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
-	if err != nil {
+	entry, err := b.hashEntry(b.batch, name, at)
+	if err != nil || entry == nil {
 		return err
+	}
+	return b.batch.Delete(entry, nil)
+}
+
+// hashEntry returns the entry of the row at a place, whose hash name begins
+// with; nil if there is none.
+func (b *builder) hashEntry(r pebble.Reader, name []byte, at location) ([]byte, error) {
+	prefix := name[:1+hashSize]
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = it.Close() }()
 	for ok := it.First(); ok; ok = it.Next() {
 		was, err := parseHashEntry(it.Key())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if now, ok := b.resolve(was, true); ok && now == at {
-			return b.batch.Delete(it.Key(), nil)
+			return bytes.Clone(it.Key()), nil
 		}
 	}
-	return it.Error()
+	return nil, it.Error()
 }
 
 // room writes what has gathered, once it is much.
