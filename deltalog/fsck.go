@@ -34,8 +34,9 @@ type FsckOptions struct {
 // missing or cannot be read, checkpoints that are not what the log before them
 // makes, files that are missing, of another size, or nobody's, deletion vectors
 // that are damaged, and statistics that do not hold. Without findings the table
-// is whole. The error is about the store alone: a table that cannot be read is a
-// finding. It lists the store and changes nothing.
+// is whole. A table that cannot be read is a finding; an error is about the store,
+// or wraps ErrUnsupported where there is something that this package cannot judge.
+// It lists the store and changes nothing.
 func Fsck(ctx context.Context, st store.Store, o FsckOptions) ([]Finding, error) {
 	c := &fsck{st: st, o: o, now: wallClock()}
 	if err := c.run(ctx); err != nil {
@@ -52,6 +53,7 @@ type fsck struct {
 	objects map[string]store.Info
 	found   []Finding
 	s       *Snapshot
+	unread  error // what could not be judged
 }
 
 func (c *fsck) say(file, remedy, problem string, args ...any) {
@@ -88,8 +90,8 @@ func (c *fsck) run(ctx context.Context) error {
 	}
 	c.hint(ctx, l)
 	if c.s, err = load(ctx, c.st, head); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if ctx.Err() != nil || errors.Is(err, ErrUnsupported) {
+			return err
 		}
 		c.say(logDir, "mend what is said of the log", "the newest version cannot be read: %v", err)
 		return nil
@@ -99,7 +101,10 @@ func (c *fsck) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.orphans(ctx)
+	if err := c.orphans(ctx); err != nil {
+		return err
+	}
+	return c.unread
 }
 
 // commits reads all commits.
@@ -119,6 +124,10 @@ func (c *fsck) commits(ctx context.Context, l *listing) error {
 			return err
 		}
 		log, err := parseCommit(b)
+		if errors.Is(err, ErrUnsupported) {
+			c.unread = errors.Join(c.unread, fmt.Errorf("version %d: %w", v, err))
+			continue
+		}
 		if err != nil {
 			c.say(name, restoreFile, "version %d cannot be read: %v", v, err)
 			continue
@@ -158,6 +167,10 @@ func (c *fsck) checkpoints(ctx context.Context, l *listing) error {
 		remedy := restoreFile
 		if replayErr == nil {
 			remedy = "delete it: the log is whole without it"
+		}
+		if errors.Is(err, ErrUnsupported) {
+			c.unread = errors.Join(c.unread, err)
+			continue
 		}
 		if err != nil {
 			c.say(name, remedy, "the checkpoint cannot be read: %v", err)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
@@ -28,6 +30,10 @@ func (c *fsck) rows(ctx context.Context, name string, f *File) error {
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if errors.Is(err, ErrUnsupported) || errors.Is(err, datafile.ErrUnsupported) {
+				c.unread = errors.Join(c.unread, fmt.Errorf("%w: %w", ErrUnsupported, err))
+				return nil
 			}
 			c.say(name, dropRows, "the data file cannot be read: %v", err)
 			return nil
