@@ -181,7 +181,7 @@ func BenchmarkUpsertOrders(b *testing.B) {
 func BenchmarkUpsertIntoTenfold(b *testing.B) {
 	large := int(10_000_000 * scale(b))
 	small := large / 10
-	size := small / 10
+	size := small / 100
 	var us []*Upserter
 	for _, rows := range []int{small, large} {
 		u := openOrders(b, ordersTable(b, rows))
