@@ -10,6 +10,7 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace-io/millrace/deltalog/store"
 )
@@ -49,23 +50,35 @@ func (b *builder) followRewrites(ctx context.Context) error {
 	if from <= 0 || to-from >= maxFollow || !b.rewritten() {
 		return nil
 	}
-	for from <= to {
-		n := int(min(to-from+1, fetchAhead))
-		logs, err := fetch(ctx, b.snap.st, from, n)
-		if err != nil && !errors.Is(err, store.ErrNotExist) {
+	for ; from <= to; from += fetchAhead {
+		texts, err := commitTexts(ctx, b.snap.st, from, min(to, from+fetchAhead-1))
+		if err != nil {
 			return err
 		}
-		for _, text := range logs {
+		for _, text := range texts {
 			if err := b.followCommit(ctx, text); err != nil {
 				return err
 			}
 		}
-		from += Version(len(logs))
-		if err != nil {
-			from++ // it was cleaned away
-		}
 	}
 	return nil
+}
+
+// commitTexts reads the files of some versions at once; those that were cleaned
+// away are empty.
+func commitTexts(ctx context.Context, st store.Store, from, to Version) ([][]byte, error) {
+	texts := make([][]byte, to-from+1)
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range texts {
+		g.Go(func() (err error) {
+			texts[i], err = st.Get(ctx, commitName(from+Version(i)))
+			if errors.Is(err, store.ErrNotExist) {
+				return nil
+			}
+			return err
+		})
+	}
+	return texts, g.Wait()
 }
 
 // rewritten tells whether files went and others came.

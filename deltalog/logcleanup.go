@@ -35,7 +35,7 @@ const (
 	// may be on its way.
 	sidecarAge = 24 * time.Hour
 
-	sidecarDir = logDir + "_sidecars/"
+	sidecarPrefix = logDir + "_sidecars/"
 )
 
 // CleanLogOptions say what of a log is deleted. The zero value will do.
@@ -154,7 +154,7 @@ func (c *logCleaner) choose(ctx context.Context) error {
 	for _, info := range c.files {
 		v, ok := logVersion(info.Name)
 		switch {
-		case strings.HasPrefix(info.Name, sidecarDir):
+		case strings.HasPrefix(info.Name, sidecarPrefix):
 			if c.now.Sub(info.ModTime) > sidecarAge {
 				sidecars = append(sidecars, info)
 			}
