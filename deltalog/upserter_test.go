@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
@@ -313,6 +314,28 @@ func (w *world) compactOurs(meanwhile func()) {
 	w.must(err)
 }
 
+// tidyUp checkpoints the table and deletes what a month later is not needed.
+func (w *world) tidyUp() {
+	t, err := Open(w.ctx, w.st)
+	w.must(err)
+	if rapid.Bool().Draw(w.T, "checkpoint") {
+		w.must(t.Checkpoint(w.ctx))
+	}
+	later(t, 32*day)
+	w.table.headAt = time.Time{} // a month is long for the other one, too
+	_, err = w.table.Refresh(w.ctx)
+	w.must(err)
+	_, err = t.Vacuum(w.ctx, VacuumOptions{Full: rapid.Bool().Draw(w.T, "full")})
+	w.must(err)
+	_, err = t.CleanLog(w.ctx, CleanLogOptions{})
+	w.must(err)
+	found, err := Fsck(w.ctx, w.st, FsckOptions{})
+	w.must(err)
+	if n := countLive(found); n > 0 {
+		w.Fatal("the table is damaged:", found)
+	}
+}
+
 // restore brings hidden rows of one file back, as RESTORE does.
 func (w *world) restore() {
 	t, err := Open(w.ctx, w.st)
@@ -504,7 +527,7 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		w.open()
 		defer func() { _ = w.u.Close() }()
 		for range rapid.IntRange(1, 12).Draw(t, "events") {
-			switch rapid.IntRange(0, 14).Draw(t, "event") {
+			switch rapid.IntRange(0, 15).Draw(t, "event") {
 			case 0:
 				w.othersUpsert()
 			case 1:
@@ -527,6 +550,8 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 				w.compactOurs(w.othersUpsert)
 			case 9:
 				w.compactOurs(nil)
+			case 10:
+				w.tidyUp()
 			default:
 				w.upsert()
 			}
