@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,7 +23,10 @@ type readCost struct {
 
 func costOfReading(t *testing.T, memory *storetest.Memory) (c readCost, rows int) {
 	t.Helper()
+	var mu sync.Mutex // commits are read side by side
 	st := &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if op == storetest.OpenRange || op == storetest.Get {
 			r, n, err := memory.OpenRange(context.Background(), name)
 			if err != nil {

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 	"syscall"
+	"time"
 )
 
 // Local keeps objects as files below a folder. An object appears by link(2)
