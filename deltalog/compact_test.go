@@ -283,7 +283,7 @@ func TestValuesHaveAnOrder(t *testing.T) {
 		b.Cols[1].AppendString(name)
 		b.Cols[0].AppendNull()
 	}
-	if compareValues(b.Cols[1], 0, 1) >= 0 || compareValues(b.Cols[1], 2, 1) <= 0 || compareValues(b.Cols[0], 0, 1) != 0 {
+	if compareRows(b.Cols[1], 0, 1) >= 0 || compareRows(b.Cols[1], 2, 1) <= 0 || compareRows(b.Cols[0], 0, 1) != 0 {
 		t.Fatal("wrong order")
 	}
 }

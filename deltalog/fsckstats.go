@@ -62,14 +62,18 @@ func (c *fsck) claims(f *File) []claim {
 	if f.Stats == "" || json.Unmarshal([]byte(f.Stats), &stats) != nil {
 		return nil
 	}
+	mapping, err := c.s.mapping()
+	if err != nil {
+		return nil
+	}
 	exact := f.Vector == nil && (stats.Tight == nil || *stats.Tight)
 	var list []claim
 	for i := range c.s.metadata.Schema.Fields {
 		field := &c.s.metadata.Schema.Fields[i]
-		if !field.Type.Kind.Primitive() {
+		key, err := storedName(c.s.metadata.Schema, mapping, field.Name)
+		if !field.Type.Kind.Primitive() || field.Type.Kind == schema.Void || err != nil {
 			continue
 		}
-		key := physicalName(field)
 		cl := claim{name: field.Name, column: i, nulls: -1, extremes: datafile.NewColumn(field.Type)}
 		if n := stats.Nulls[key]; exact && n != nil && json.Unmarshal(n, &cl.nulls) != nil {
 			cl.nulls = -1
@@ -81,17 +85,6 @@ func (c *fsck) claims(f *File) []claim {
 		}
 	}
 	return list
-}
-
-// physicalName returns the name that statistics have for a column.
-func physicalName(f *schema.Field) string {
-	var m struct {
-		Physical string `json:"delta.columnMapping.physicalName"`
-	}
-	if len(f.Metadata) > 0 && json.Unmarshal(f.Metadata, &m) == nil && m.Physical != "" {
-		return m.Physical
-	}
-	return f.Name
 }
 
 // parseBound returns a column of one bound, or nil.
@@ -131,10 +124,10 @@ func (cl *claim) look(c *datafile.Column) {
 		if c.F64 != nil && c.F64[row] != c.F64[row] {
 			continue // NaN has no place in bounds
 		}
-		if least < 0 || compareValues(c, row, least) < 0 {
+		if least < 0 || compareValues(c, row, c, least) < 0 {
 			least = row
 		}
-		if greatest < 0 || compareValues(c, row, greatest) > 0 {
+		if greatest < 0 || compareValues(c, row, c, greatest) > 0 {
 			greatest = row
 		}
 	}
@@ -163,13 +156,10 @@ func (cl *claim) judge() string {
 // compareTo compares a value with a bound. Bounds of timestamps are of
 // milliseconds, which some writers cut.
 func compareTo(c *datafile.Column, row int, bound *datafile.Column) int {
-	both := datafile.NewColumn(c.Type)
-	both.AppendFrom(c, row)
-	both.AppendFrom(bound, 0)
 	if k := c.Type.Kind; k == schema.Timestamp || k == schema.TimestampNTZ {
-		if d := both.I64[0] - both.I64[1]; d > 0 && d < 1000 {
+		if d := c.I64[row] - bound.I64[0]; d > 0 && d < 1000 {
 			return 0
 		}
 	}
-	return compareValues(both, 0, 1)
+	return compareValues(c, row, bound, 0)
 }

@@ -1,20 +1,14 @@
 package deltalog
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/parquet-go/parquet-go"
 
 	"github.com/millrace-io/millrace/deltalog/store"
 )
@@ -34,8 +28,6 @@ const (
 	// sidecarAge is for how long a sidecar is kept that no checkpoint names: one
 	// may be on its way.
 	sidecarAge = 24 * time.Hour
-
-	sidecarPrefix = logDir + "_sidecars/"
 )
 
 // CleanLogOptions say what of a log is deleted. The zero value will do.
@@ -154,7 +146,7 @@ func (c *logCleaner) choose(ctx context.Context) error {
 	for _, info := range c.files {
 		v, ok := logVersion(info.Name)
 		switch {
-		case strings.HasPrefix(info.Name, sidecarPrefix):
+		case strings.HasPrefix(info.Name, sidecarDir):
 			if c.now.Sub(info.ModTime) > sidecarAge {
 				sidecars = append(sidecars, info)
 			}
@@ -176,7 +168,7 @@ func (c *logCleaner) choose(ctx context.Context) error {
 		return err
 	}
 	for _, info := range sidecars {
-		if !used[path.Base(info.Name)] {
+		if !used[info.Name] {
 			c.gone = append(c.gone, info)
 		}
 	}
@@ -203,80 +195,20 @@ func (c *logCleaner) sidecarsUsed(ctx context.Context) (map[string]bool, error) 
 		if _, ok := logVersion(info.Name); !ok || gone[info.Name] || !strings.Contains(info.Name, ".checkpoint.") {
 			continue
 		}
-		names, err := readSidecarNames(ctx, c.t.st, info.Name)
+		read := readPart
+		if strings.HasSuffix(info.Name, ".json") {
+			read = readJSONPart
+		}
+		err := read(ctx, c.t.st, info.Name, []string{"sidecar"}, func(a *actionJSON) error {
+			name, err := sidecarName(a.Sidecar.Path)
+			used[name] = true
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", info.Name, err)
 		}
-		for _, name := range names {
-			used[path.Base(name)] = true
-		}
 	}
 	return used, nil
-}
-
-// readSidecarNames returns the paths of the sidecars that a file of a checkpoint
-// names.
-func readSidecarNames(ctx context.Context, st store.Store, name string) ([]string, error) {
-	if strings.HasSuffix(name, ".json") {
-		b, err := st.Get(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		var names []string
-		for line := range bytes.Lines(b) {
-			var a struct {
-				Sidecar *struct {
-					Path string `json:"path"`
-				} `json:"sidecar"`
-			}
-			if err := json.Unmarshal(line, &a); err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-			}
-			if a.Sidecar != nil {
-				names = append(names, a.Sidecar.Path)
-			}
-		}
-		return names, nil
-	}
-	r, size, err := st.OpenRange(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = r.Close() }()
-	return parquetSidecarNames(r, size)
-}
-
-func parquetSidecarNames(r io.ReaderAt, size int64) (names []string, err error) {
-	defer corruptPanic(&err)
-	f, err := openParquet(r, size)
-	if err != nil || f.Root().Column("sidecar") == nil {
-		return nil, err
-	}
-	for _, g := range f.RowGroups() {
-		more, err := groupSidecarNames(f, g)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, more...)
-	}
-	return names, nil
-}
-
-func groupSidecarNames(f *parquet.File, g parquet.RowGroup) ([]string, error) {
-	leaves := &groupLeaves{root: f.Root(), group: g}
-	defer leaves.close()
-	var names []string
-	l := leaves.leaf("sidecar", "path")
-	for range g.NumRows() {
-		name := l.string()
-		if leaves.err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCorrupt, leaves.err)
-		}
-		if name != "" {
-			names = append(names, name)
-		}
-	}
-	return names, nil
 }
 
 // prove reads the table from what will remain.
@@ -304,8 +236,8 @@ func (c *logCleaner) point(ctx context.Context) error {
 	if v, ok := readHint(ctx, c.t.st); ok && v >= c.first.version {
 		return nil
 	}
-	if c.first.parts != 0 {
-		return fmt.Errorf("%w: %s does not name checkpoint %d, which has several parts", ErrUnsupported, hintName, c.first.version)
+	if c.first.parts != 0 || c.first.unique != "" {
+		return fmt.Errorf("%w: %s does not name checkpoint %d, which has more than one file: write a checkpoint before", ErrUnsupported, hintName, c.first.version)
 	}
 	rows, size, err := checkpointSize(ctx, c.t.st, c.first.names()[0])
 	if err != nil {

@@ -3,6 +3,7 @@ package deltalog
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,16 +174,30 @@ func TestCleanLogTakesWhatGoesWithOldVersions(t *testing.T) {
 	}
 }
 
-func TestSidecarsOfCheckpointsAreNamed(t *testing.T) {
-	memory := storetest.NewMemory()
-	text := `{"checkpointMetadata":{"version":1}}
-{"sidecar":{"path":"a.parquet","sizeInBytes":1,"modificationTime":1}}
-`
-	if err := memory.Put(t.Context(), "c.json", []byte(text)); err != nil {
-		t.Fatal(err)
+func TestCleanLogKeepsSidecarsInUse(t *testing.T) {
+	memory, table := longLog(t, nil)
+	s := table.Snapshot()
+	m := s.Metadata().Clone()
+	m.Configuration = map[string]string{PropertyCheckpointPolicy: "v2"}
+	mustCommit(t, table, &Commit{Operation: "SET TBLPROPERTIES", Protocol: s.Protocol().With(FeatureV2Checkpoint), Metadata: m})
+	for range 2 {
+		mustCommit(t, table, &Commit{Operation: "WRITE", Txns: []Txn{{AppID: "b", Version: 1}}})
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	names, err := readSidecarNames(t.Context(), memory, "c.json")
-	if err != nil || len(names) != 1 || names[0] != "a.parquet" {
-		t.Fatalf("named %v, %v", names, err)
+	later(table, 31*day)
+	done := mustCleanLog(t, table, CleanLogOptions{})
+	sidecars := 0
+	for _, name := range done.Names {
+		if strings.HasPrefix(name, sidecarDir) {
+			sidecars++
+		}
+	}
+	if done.First != table.Snapshot().Version() || sidecars != 1 {
+		t.Fatalf("kept from %d, deleted %v", done.First, done.Names)
+	}
+	if got, want := describe(mustOpen(t, memory).Snapshot()), describe(table.Snapshot()); got != want {
+		t.Fatalf("the table is now %s, want %s", got, want)
 	}
 }

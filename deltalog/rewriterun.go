@@ -10,7 +10,6 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
-	"github.com/millrace-io/millrace/deltalog/schema"
 )
 
 // rewriteRun is some files whose rows were written anew.
@@ -36,8 +35,12 @@ type rewriteOptions struct {
 // batch and what its writer holds, unless rows are sorted.
 func (t *Table) rewriteFiles(ctx context.Context, s *Snapshot, files []*File, o rewriteOptions) (*rewriteRun, error) {
 	r := &rewriteRun{inputs: files}
-	w := &rewriter{t: t, ctx: ctx, s: s, r: r, o: o, partition: files[0].Partition}
-	err := w.run(files)
+	partition, err := partitionOf(s, files[0])
+	if err != nil {
+		return nil, err
+	}
+	w := &rewriter{t: t, ctx: ctx, s: s, r: r, o: o, partition: partition}
+	err = w.run(files)
 	if w.out != nil {
 		w.out.Abort()
 	}
@@ -87,20 +90,40 @@ func (w *rewriter) run(files []*File) error {
 
 // copyFile writes the rows of a file that are not hidden.
 func (w *rewriter) copyFile(f *File, hidden *roaring64.Bitmap) error {
-	whole := *f
-	whole.Vector = nil
-	r, err := w.s.newFileReader(w.ctx, &whole, ReadOptions{})
+	r, err := w.s.newReader(ReadOptions{})
 	if err != nil {
 		return err
 	}
-	r.hidden = hidden
-	r.run(func(live Live, e error) bool {
+	constants, err := partitionColumns(r.read, w.s.metadata, r.mapping, f)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	in := &fileReader{reader: r, f: f, hidden: hidden, constants: constants}
+	in.run(w.ctx, func(live Live, e error) bool {
 		if err = e; err == nil {
 			err = w.take(live.Batch)
 		}
 		return err == nil
 	})
 	return err
+}
+
+// partitionOf returns the partition values of a file by the names of their
+// columns, which are not those in the log where names are mapped.
+func partitionOf(s *Snapshot, f *File) (map[string]*string, error) {
+	mapping, err := s.mapping()
+	if err != nil || len(s.metadata.PartitionColumns) == 0 {
+		return nil, err
+	}
+	values := map[string]*string{}
+	for _, column := range s.metadata.PartitionColumns {
+		stored, err := storedName(s.metadata.Schema, mapping, column)
+		if err != nil {
+			return nil, err
+		}
+		values[column] = f.Partition[stored]
+	}
+	return values, nil
 }
 
 func (w *rewriter) take(b *datafile.Batch) error {
@@ -169,7 +192,7 @@ func (w *rewriter) writeSorted() error {
 	}
 	slices.SortStableFunc(rows, func(a, b int32) int {
 		for _, c := range cols {
-			if n := compareValues(c, int(a), int(b)); n != 0 {
+			if n := compareRows(c, int(a), int(b)); n != 0 {
 				return n
 			}
 		}
@@ -190,29 +213,18 @@ func (w *rewriter) writeSorted() error {
 
 // sortable returns an error for columns whose values have no order.
 func sortable(c *datafile.Column) error {
-	switch c.Type.Kind {
-	case schema.Array, schema.Map, schema.Struct:
+	if !c.Type.Kind.Primitive() {
 		return fmt.Errorf("%w: to cluster by a column of type %s", ErrUnsupported, c.Type.String())
 	}
 	return nil
 }
 
-// compareValues compares two rows of a column. NULL comes first.
-func compareValues(c *datafile.Column, a, b int) int {
+// compareRows compares two rows of a column. NULL comes first.
+func compareRows(c *datafile.Column, a, b int) int {
 	if !c.Valid[a] || !c.Valid[b] {
 		return cmp.Compare(oneIf(c.Valid[a]), oneIf(c.Valid[b]))
 	}
-	switch c.Type.Kind {
-	case schema.Float, schema.Double:
-		return cmp.Compare(c.F64[a], c.F64[b])
-	case schema.String, schema.Binary:
-		return slices.Compare(c.At(a), c.At(b))
-	case schema.Decimal:
-		ahi, alo := c.Decimal128(a)
-		bhi, blo := c.Decimal128(b)
-		return cmp.Or(cmp.Compare(ahi, bhi), cmp.Compare(alo, blo))
-	}
-	return cmp.Compare(c.I64[a], c.I64[b])
+	return compareValues(c, a, c, b)
 }
 
 func oneIf(b bool) int {
