@@ -82,7 +82,7 @@ func checkCompact(s *Snapshot, o CompactOptions) error {
 	if err := checkWrite(s.protocol, s.metadata); err != nil {
 		return err
 	}
-	if s.metadata.enabled("delta.enableRowTracking") {
+	if s.metadata.enabled(PropertyRowTracking) {
 		return fmt.Errorf("%w: rows of a table with row tracking cannot be moved", ErrUnsupported)
 	}
 	if _, err := s.metadata.Schema.Select(o.ClusterBy...); err != nil {

@@ -312,3 +312,26 @@ func FuzzParseRewrites(f *testing.F) {
 		}
 	})
 }
+
+func TestCompactMappedColumns(t *testing.T) {
+	memory := storetest.NewMemory()
+	table, err := Create(t.Context(), memory, CreateOptions{
+		Schema: idName(), PartitionColumns: []string{"name"}, Properties: map[string]string{PropertyColumnMapping: "name"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, want := "a", people{}
+	for i := range 4 {
+		f := writePeople(t, table, FileOptions{Partition: map[string]*string{"name": &a}}, person{id: int64(i)})
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
+		want[person{int64(i), a}]++
+	}
+	if done := mustCompact(t, table, CompactOptions{}); done.Removed != 4 || done.Added != 1 {
+		t.Fatalf("it did %+v", done)
+	}
+	checkPeople(t, memory, want)
+	if found := mustFsck(t, memory, FsckOptions{}); countLive(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+}
