@@ -31,6 +31,11 @@
 // snapshot with a single conditional write: in the steady state a commit lists
 // nothing and reads nothing.
 //
+// An [Upserter] replaces and takes away single rows at a cost that follows the
+// changes. [Table.Maintain] keeps a table fast to read while others write to it:
+// it compacts, writes checkpoints and deletes what is no longer needed, when that
+// is due. [Fsck] tells what is wrong with a table.
+//
 // Other writers on the same table are welcome as long as they, too, create
 // commit files only where there are none. Versions of the log may be cleaned
 // away by others once they are an hour old.

@@ -22,19 +22,24 @@ import (
 //	v file              its vector's identity and bitmap
 //	k key               → file, row: the live row of that key
 //	m hash file row     a live row whose hash that is, where rows have no key
+//	a file              where the rows of a file that is gone went
 //
 // Files are numbered in the order in which the index came to know them; no
-// number is used twice. Entries of files that are no longer in the table mean
-// nothing.
+// number is used twice. Entries of files whose rows went to others mean those.
+// Entries of other files that are no longer in the table mean nothing.
 type keyIndex struct {
 	db    *pebble.DB
 	state indexState
 	files map[uint32]*indexFile
 	ids   map[string]uint32 // by path
+	moves map[uint32]*move
+
+	fs  vfs.FS
+	dir string
 }
 
 // indexFormat is the version of the layout. Another one is built anew.
-const indexFormat = 1
+const indexFormat = 2
 
 // indexState is the record that makes the others true.
 type indexState struct {
@@ -71,6 +76,7 @@ type location struct {
 
 // First bytes of the records' names.
 const (
+	nameMove   = 'a'
 	nameState  = 's'
 	nameFile   = 'f'
 	nameVector = 'v'
@@ -132,7 +138,7 @@ func openKeyIndex(fs vfs.FS, dir, table, found string, cacheBytes int64) (*keyIn
 	if err != nil {
 		return nil, fmt.Errorf("open key index: %w", err)
 	}
-	x := &keyIndex{db: db}
+	x := &keyIndex{db: db, fs: fs, dir: dir}
 	if err := x.load(); err != nil && !errors.Is(err, ErrCorrupt) && !pebble.IsCorruptionError(err) {
 		_ = db.Close()
 		return nil, fmt.Errorf("open key index: %w", err)
@@ -172,7 +178,7 @@ func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args
 // load reads state and files.
 func (x *keyIndex) load() error {
 	x.state = indexState{}
-	x.files, x.ids = map[uint32]*indexFile{}, map[string]uint32{}
+	x.files, x.ids, x.moves = map[uint32]*indexFile{}, map[string]uint32{}, map[uint32]*move{}
 	b, closer, err := x.db.Get(stateName)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil
@@ -198,14 +204,17 @@ func (x *keyIndex) load() error {
 		id := binary.BigEndian.Uint32(it.Key()[1:])
 		x.files[id], x.ids[f.Path] = f, id
 	}
-	return it.Error()
+	if err := it.Error(); err != nil {
+		return err
+	}
+	return x.loadMoves()
 }
 
 // clear begins an empty index.
 func (x *keyIndex) clear(table, found string) error {
 	b := x.db.NewBatch()
 	defer func() { _ = b.Close() }()
-	x.files, x.ids = map[uint32]*indexFile{}, map[string]uint32{}
+	x.files, x.ids, x.moves = map[uint32]*indexFile{}, map[string]uint32{}, map[uint32]*move{}
 	state := indexState{Format: indexFormat, Table: table, Version: -1, Found: found}
 	if err := b.DeleteRange([]byte{0}, []byte{0xff}, nil); err != nil {
 		return err

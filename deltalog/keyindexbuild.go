@@ -34,15 +34,19 @@ type builder struct {
 	ids   map[string]uint32
 	next  uint32
 	stale int64
-	// whole says that the index begins empty: then keys are not looked up, and
-	// are counted in the end.
-	whole bool
 	added []uint32
 	// dead holds, by file, the rows that have come to be hidden since, until
 	// their entries are dealt with.
 	dead   map[uint32]*roaring64.Bitmap
 	names  rowNames
 	hidden map[uint32]*roaring64.Bitmap // the vectors that have changed
+
+	moves map[uint32]*move
+	moved map[uint32]bool // those that are not in the index yet
+	// known has, for files that rows moved to, those that have no entries.
+	known map[uint32]*roaring64.Bitmap
+	// lost says that rows have gone with their file.
+	lost bool
 }
 
 // follow makes the index true for snap. After an error it is what it was, or
@@ -60,11 +64,42 @@ func (x *keyIndex) follow(ctx context.Context, snap *Snapshot, f *finder) error 
 	if err := b.compare(ctx); err != nil {
 		return err
 	}
-	b.whole = len(b.files) == len(b.added)
-	if b.stale > b.rows() {
-		b.whole = true
+	return b.run(ctx)
+}
+
+// followMoves does the same for an index that has a part of an upsert's changes
+// already, and only where the rows are those that they were, if elsewhere.
+// Otherwise moved is false and the index what it was.
+func (x *keyIndex) followMoves(ctx context.Context, snap *Snapshot, f *finder) (moved bool, err error) {
+	b := &builder{x: x, snap: snap, finder: f}
+	if err := b.compare(ctx); err != nil {
+		return false, err
 	}
-	if b.whole {
+	if !b.onlyMoves() {
+		return false, nil
+	}
+	b.batch = x.db.NewBatch()
+	defer func() { _ = b.batch.Close() }()
+	return true, b.finish(x.state.Dirty)
+}
+
+// onlyMoves tells that no row has gone or come.
+func (b *builder) onlyMoves() bool {
+	if b.lost || len(b.added) > 0 {
+		return false
+	}
+	for _, dead := range b.dead {
+		if !dead.IsEmpty() {
+			return false
+		}
+	}
+	return true
+}
+
+// run does what compare has found out to be done.
+func (b *builder) run(ctx context.Context) error {
+	x := b.x
+	if len(b.files) == len(b.added) || b.stale > b.rows() {
 		return b.rebuild(ctx)
 	}
 	b.batch = x.db.NewIndexedBatch()
@@ -72,7 +107,7 @@ func (x *keyIndex) follow(ctx context.Context, snap *Snapshot, f *finder) error 
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	return b.finish()
+	return b.finish(false)
 }
 
 // rows counts live rows of all files that the index will know.
@@ -84,7 +119,7 @@ func (b *builder) rows() int64 {
 	return live
 }
 
-// rebuild begins anew and checks that there were as many keys as rows.
+// rebuild begins anew.
 func (b *builder) rebuild(ctx context.Context) error {
 	next := b.next
 	if err := b.x.clear(b.x.state.Table, b.x.state.Found); err != nil {
@@ -92,28 +127,18 @@ func (b *builder) rebuild(ctx context.Context) error {
 	}
 	b.files, b.ids, b.added = map[uint32]*indexFile{}, map[string]uint32{}, nil
 	b.dead, b.hidden, b.stale, b.next = nil, map[uint32]*roaring64.Bitmap{}, 0, next
+	b.moves, b.moved = map[uint32]*move{}, nil
 	for f := range b.snap.Files() {
 		if err := b.add(f); err != nil {
 			return err
 		}
 	}
+	if err := (&bulk{b: b, hidden: b.hidden}).load(ctx); err != nil {
+		return fmt.Errorf("build key index: %w", err)
+	}
 	b.batch = b.x.db.NewBatch()
 	defer func() { _ = b.batch.Close() }()
-	if err := b.build(ctx); err != nil {
-		return err
-	}
-	if !b.finder.multiset {
-		if err := b.x.markDirty(); err != nil {
-			return err
-		}
-		if err := b.flush(); err != nil {
-			return err
-		}
-		if err := b.countKeys(); err != nil {
-			return err
-		}
-	}
-	return b.finish()
+	return b.finish(false)
 }
 
 // compare finds out which files are gone, new or changed.
@@ -121,12 +146,16 @@ func (b *builder) compare(ctx context.Context) error {
 	x := b.x
 	b.files, b.ids, b.next, b.stale = maps.Clone(x.files), maps.Clone(x.ids), x.state.NextFile, x.state.Stale
 	b.dead, b.hidden = map[uint32]*roaring64.Bitmap{}, map[uint32]*roaring64.Bitmap{}
-	for id, known := range x.files {
+	b.moves, b.moved, b.known = maps.Clone(x.moves), map[uint32]bool{}, map[uint32]*roaring64.Bitmap{}
+	if err := b.followRewrites(ctx); err != nil {
+		return err
+	}
+	for id, known := range maps.Clone(b.files) {
 		f := b.snap.File(known.Path)
 		switch {
-		case f == nil:
+		case f == nil || f.Rows != known.Rows:
 			b.drop(id)
-		case f.Vector.uniqueID() != known.Vector:
+		case f.Vector.uniqueID() != known.Vector || b.known[id] != nil:
 			if err := b.change(ctx, id, known, f); err != nil {
 				return err
 			}
@@ -146,6 +175,7 @@ func (b *builder) compare(ctx context.Context) error {
 func (b *builder) drop(id uint32) {
 	f := b.files[id]
 	b.stale += f.live()
+	b.lost = b.lost || f.live() > 0
 	delete(b.files, id)
 	delete(b.ids, f.Path)
 }
@@ -173,11 +203,9 @@ func (b *builder) change(ctx context.Context, id uint32, known *indexFile, f *Fi
 	if err != nil {
 		return err
 	}
-	before := roaring64.New()
-	if known.Vector != "" {
-		if before, err = b.x.vector(id, known.Vector); err != nil {
-			return err
-		}
+	before, err := b.knownVector(id)
+	if err != nil {
+		return err
 	}
 	if before == nil || before.AndCardinality(now) != before.GetCardinality() {
 		b.drop(id)
@@ -243,10 +271,8 @@ func (b *builder) addBatch(live Live, id uint32) error {
 		return nil
 	}
 	names := b.names.collect(b.finder, live.Batch)
-	if !b.whole {
-		if err := b.overwrite(names); err != nil {
-			return err
-		}
+	if err := b.overwrite(names); err != nil {
+		return err
 	}
 	for _, n := range names {
 		b.finder.value = appendLocation(b.finder.value[:0], location{id, uint32(live.Index[n.row])})
@@ -266,7 +292,7 @@ func (b *builder) overwrite(names []rowName) error {
 		}
 	}
 	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(_ int, old location, ok bool) error {
-		if !ok || b.files[old.file] == nil {
+		if old, ok = b.resolve(old, ok); !ok {
 			return nil
 		}
 		if dead := b.dead[old.file]; dead == nil || !dead.CheckedRemove(uint64(old.row)) {
@@ -343,7 +369,8 @@ func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitma
 func (b *builder) dropBatch(rows *datafile.Batch, id uint32, picked []int64) error {
 	if b.finder.multiset {
 		for row, at := range picked {
-			if err := b.batch.Delete(b.finder.name(rows.Cols, row, location{id, uint32(at)}), nil); err != nil {
+			at := location{id, uint32(at)}
+			if err := b.dropHash(b.finder.name(rows.Cols, row, at), at); err != nil {
 				return err
 			}
 		}
@@ -351,11 +378,51 @@ func (b *builder) dropBatch(rows *datafile.Batch, id uint32, picked []int64) err
 	}
 	names := b.names.collect(b.finder, rows)
 	return findSorted(b.batch, len(names), func(i int) []byte { return names[i].name }, func(i int, old location, ok bool) error {
+		old, ok = b.resolve(old, ok)
 		if at := (location{id, uint32(picked[names[i].row])}); !ok || old != at {
 			return nil
 		}
 		return b.batch.Delete(names[i].name, nil)
 	})
+}
+
+// resolve returns where the row of an entry is.
+func (b *builder) resolve(at location, ok bool) (location, bool) {
+	if !ok {
+		return at, false
+	}
+	return resolve(b.files, b.moves, at)
+}
+
+// dropHash takes the entry of a row without key out, whichever of the places
+// where it has been it names.
+func (b *builder) dropHash(name []byte, at location) error {
+	entry, err := b.hashEntry(b.batch, name, at)
+	if err != nil || entry == nil {
+		return err
+	}
+	return b.batch.Delete(entry, nil)
+}
+
+// hashEntry returns the entry of the row at a place, whose hash name begins
+// with; nil if there is none.
+func (b *builder) hashEntry(r pebble.Reader, name []byte, at location) ([]byte, error) {
+	prefix := name[:1+hashSize]
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = it.Close() }()
+	for ok := it.First(); ok; ok = it.Next() {
+		was, err := parseHashEntry(it.Key())
+		if err != nil {
+			return nil, err
+		}
+		if now, ok := b.resolve(was, true); ok && now == at {
+			return bytes.Clone(it.Key()), nil
+		}
+	}
+	return nil, it.Error()
 }
 
 // room writes what has gathered, once it is much.
@@ -374,42 +441,20 @@ func (b *builder) flush() error {
 	if err := b.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	indexed := b.batch.Indexed()
 	if err := b.batch.Close(); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	if indexed {
-		b.batch = b.x.db.NewIndexedBatch()
-	} else {
-		b.batch = b.x.db.NewBatch()
-	}
+	b.batch = b.x.db.NewIndexedBatch()
 	return nil
 }
 
-// countKeys makes sure that no key was overwritten.
-func (b *builder) countKeys() error {
-	want := b.rows()
-	it, err := b.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{nameKey}, UpperBound: []byte{nameKey + 1}})
-	if err != nil {
-		return fmt.Errorf("count keys: %w", err)
-	}
-	defer func() { _ = it.Close() }()
-	var n int64
-	for ok := it.First(); ok; ok = it.Next() {
-		n++
-	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("count keys: %w", err)
-	}
-	if n != want {
-		return fmt.Errorf("index keys: %d rows have %d keys: %w", want, n, ErrDuplicateKey)
-	}
-	return nil
-}
-
-// finish writes the rest and the state that makes it true.
-func (b *builder) finish() error {
+// finish writes the rest and the state that makes it true, or dirty.
+func (b *builder) finish(dirty bool) error {
 	x := b.x
+	b.forgetMoves()
+	if err := b.putMoves(); err != nil {
+		return fmt.Errorf("write key index: %w", err)
+	}
 	for id := range x.files {
 		if b.files[id] == nil {
 			if err := dropFile(b.batch, id); err != nil {
@@ -425,13 +470,13 @@ func (b *builder) finish() error {
 		}
 	}
 	state := x.state
-	state.Version, state.NextFile, state.Stale, state.Dirty = b.snap.version, b.next, b.stale, false
+	state.Version, state.NextFile, state.Stale, state.Dirty = b.snap.version, b.next, b.stale, dirty
 	if err := putState(b.batch, state); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
 	if err := b.batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
-	x.state, x.files, x.ids = state, b.files, b.ids
+	x.state, x.files, x.ids, x.moves = state, b.files, b.ids, b.moves
 	return nil
 }

@@ -3,6 +3,7 @@ package deltalog
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -109,7 +110,10 @@ func describe(s *Snapshot) string {
 // counted counts the operations on a store.
 func counted(st store.Store) (*storetest.Faulty, map[storetest.Op]int) {
 	n := map[storetest.Op]int{}
+	var mu sync.Mutex
 	return &storetest.Faulty{Store: st, Before: func(op storetest.Op, _ string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		n[op]++
 		return nil
 	}}, n

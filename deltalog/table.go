@@ -37,6 +37,9 @@ type Table struct {
 
 	checkpointing sync.Mutex
 
+	upkeep            sync.Mutex // held for the times of the last of these
+	vacuumed, cleaned time.Time
+
 	pause time.Duration // settlePause but in tests
 }
 

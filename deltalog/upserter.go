@@ -31,6 +31,10 @@ type UpserterOptions struct {
 	// and are found by all of Columns.
 	Multiset bool
 	Columns  []string
+	// CopyOnWrite has files of which rows go written anew without them, for
+	// readers that do not know deletion vectors. What a batch costs then follows
+	// the files that it touches.
+	CopyOnWrite bool
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64
 	// PendingBytes is how much of an Upsert's changes to the index is held in
@@ -40,10 +44,14 @@ type UpserterOptions struct {
 	// FileBytes ends a data file, in encoded bytes. Zero means 256 MiB.
 	FileBytes int64
 	// RecentBytes is how much of the rows that were put is held in memory for
-	// Lookup. Zero means 16 MiB.
+	// Lookup and TakeOne, and how much of those that were taken in case a commit
+	// has to be planned anew. Zero means 16 MiB.
 	RecentBytes int
 
-	fs vfs.FS // what the index is on; nil means the disk
+	fs    vfs.FS // what the index is on; nil means the disk
+	moves int    // defaultMoves but in tests
+	// hash is [datafile.RowHash] but in tests
+	hash func(cols []*datafile.Column, row int) (hi, lo uint64)
 }
 
 const (
@@ -97,6 +105,12 @@ func openUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) 
 	if o.RecentBytes == 0 {
 		o.RecentBytes = defaultRecentBytes
 	}
+	if o.hash == nil {
+		o.hash = datafile.RowHash
+	}
+	if o.moves == 0 {
+		o.moves = defaultMoves
+	}
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}
@@ -140,12 +154,13 @@ func (u *Upserter) Begin() *Upsert { return &Upsert{u: u} }
 type finder struct {
 	multiset bool
 	columns  []string
+	hash     func(cols []*datafile.Column, row int) (hi, lo uint64)
 	buf      []byte
 	value    []byte
 }
 
 func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
-	f := &finder{multiset: o.Multiset, columns: o.Keys}
+	f := &finder{multiset: o.Multiset, columns: o.Keys, hash: o.hash}
 	if o.Multiset {
 		f.columns = o.Columns
 	}
@@ -184,7 +199,7 @@ func (f *finder) describe(s *schema.Schema) (string, error) {
 // found by. It is valid until the next call.
 func (f *finder) name(cols []*datafile.Column, row int, at location) []byte {
 	if f.multiset {
-		hi, lo := datafile.RowHash(cols, row)
+		hi, lo := f.hash(cols, row)
 		f.buf = appendHashEntry(f.buf[:0], hi, lo, at)
 	} else {
 		f.buf = datafile.AppendKey(append(f.buf[:0], nameKey), cols, row)

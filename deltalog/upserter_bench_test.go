@@ -64,39 +64,3 @@ func BenchmarkUpsert(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkIndexRebuild(b *testing.B) {
-	const rows = 500_000
-	st, err := store.NewLocal(b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
-	table := newTestTable(b, st)
-	w, err := table.NewFile(b.Context(), FileOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	batch := datafile.NewBatch(idName())
-	for i := range rows {
-		batch.Cols[0].AppendInt(int64(i))
-		batch.Cols[1].AppendString("somebody")
-	}
-	if err := w.Write(batch); err != nil {
-		b.Fatal(err)
-	}
-	f, err := w.Close()
-	if err != nil {
-		b.Fatal(err)
-	}
-	mustCommit(b, table, &Commit{Operation: "WRITE", Add: []*File{f}})
-	for b.Loop() {
-		u, err := OpenUpserter(b.Context(), table, b.TempDir(), UpserterOptions{Keys: []string{"id"}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := u.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
-}

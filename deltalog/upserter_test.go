@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"github.com/cockroachdb/pebble/v2"
@@ -123,7 +124,8 @@ func (x *keyIndex) entries() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f := x.files[at.file]; f != nil {
+		if at, live := x.resolve(at); live {
+			f := x.files[at.file]
 			where := fmt.Sprintf("%s %d", f.Path, at.row)
 			if it.Key()[0] == nameHash {
 				name, where = name+where, ""
@@ -145,6 +147,8 @@ type world struct {
 	u     *Upserter
 	want  people
 	names []string
+	// meanwhile is done once, before the next commit of the table.
+	meanwhile func()
 }
 
 func (w *world) must(err error) {
@@ -156,7 +160,12 @@ func (w *world) must(err error) {
 
 func (w *world) open() {
 	var err error
-	w.table, err = Open(w.ctx, w.st)
+	w.table, err = Open(w.ctx, hooked(w.st, func() {
+		if f := w.meanwhile; f != nil {
+			w.meanwhile = nil
+			f()
+		}
+	}))
 	w.must(err)
 	w.u, err = OpenUpserter(w.ctx, w.table, "index", w.o)
 	w.must(err)
@@ -278,6 +287,55 @@ func (w *world) compact() {
 	}
 }
 
+// hooked returns a store that calls f before every attempt to commit.
+func hooked(st store.Store, f func()) store.Store {
+	return &storetest.Faulty{Store: st, Before: func(op storetest.Op, name string) error {
+		if at, ok := parseLogName(name); ok && at.commit && op == storetest.PutIfAbsent {
+			f()
+		}
+		return nil
+	}}
+}
+
+// compactOurs compacts the table, while others may write.
+func (w *world) compactOurs(meanwhile func()) {
+	t, err := Open(w.ctx, hooked(w.st, func() {
+		if f := meanwhile; f != nil {
+			meanwhile = nil
+			f()
+		}
+	}))
+	w.must(err)
+	o := CompactOptions{TargetBytes: rapid.SampledFrom([]int64{1000, 3000, 1 << 20}).Draw(w.T, "targetBytes")}
+	if rapid.IntRange(0, 3).Draw(w.T, "cluster") == 0 {
+		o.ClusterBy = []string{"name", "id"}
+	}
+	_, err = t.Compact(w.ctx, o)
+	w.must(err)
+}
+
+// tidyUp checkpoints the table and deletes what a month later is not needed.
+func (w *world) tidyUp() {
+	t, err := Open(w.ctx, w.st)
+	w.must(err)
+	if rapid.Bool().Draw(w.T, "checkpoint") {
+		w.must(t.Checkpoint(w.ctx))
+	}
+	later(t, 32*day)
+	w.table.headAt = time.Time{} // a month is long for the other one, too
+	_, err = w.table.Refresh(w.ctx)
+	w.must(err)
+	_, err = t.Vacuum(w.ctx, VacuumOptions{Full: rapid.Bool().Draw(w.T, "full")})
+	w.must(err)
+	_, err = t.CleanLog(w.ctx, CleanLogOptions{})
+	w.must(err)
+	found, err := Fsck(w.ctx, w.st, FsckOptions{})
+	w.must(err)
+	if n := countLive(found); n > 0 {
+		w.Fatal("the table is damaged:", found)
+	}
+}
+
 // restore brings hidden rows of one file back, as RESTORE does.
 func (w *world) restore() {
 	t, err := Open(w.ctx, w.st)
@@ -339,6 +397,12 @@ func (w *world) upsert() {
 	plan := maps.Clone(base)
 	seed := maps.Clone(base)
 	w.feed(up, plan)
+	compacted := false
+	head, openErr := Open(w.ctx, w.st)
+	w.must(openErr)
+	if alone := head.Snapshot().Version() == behind.Version(); alone && rapid.IntRange(0, 2).Draw(w.T, "race") == 0 {
+		w.meanwhile = func() { w.compactOurs(nil); compacted = true }
+	}
 	switch rapid.IntRange(0, 9).Draw(w.T, "end") {
 	case 0:
 		up.Abort()
@@ -347,16 +411,20 @@ func (w *world) upsert() {
 		w.u.forget = true
 	}
 	_, err = up.Commit(w.ctx, CommitExtras{Txns: []Txn{{AppID: "test", Version: int64(behind.Version())}}, Check: func(*Snapshot) error { return nil }})
-	head, openErr := Open(w.ctx, w.st)
+	w.meanwhile = nil
+	head, openErr = Open(w.ctx, w.st)
 	w.must(openErr)
 	switch {
 	case errors.Is(err, ErrConflict):
+		if compacted && up.spilled == false {
+			w.Fatal("a compaction made an upsert fail:", err)
+		}
 		if head.Snapshot().Version() == behind.Version() {
 			w.Fatal("a conflict without others:", err)
 		}
 	case err != nil:
 		w.Fatal(err)
-	case head.Snapshot().Version() == behind.Version()+1:
+	case compacted || head.Snapshot().Version() == behind.Version()+1:
 		w.want = plan
 	default:
 		// Others came between: what the upsert made of the rows that it saw, it
@@ -433,6 +501,17 @@ func TestUpsertsWithoutKeyMakeTheTableAMultiset(t *testing.T) {
 	testUpserts(t, UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
 }
 
+// TestRowsOfOneHashAreToldApart has many different rows share their hashes.
+func TestRowsOfOneHashAreToldApart(t *testing.T) {
+	testUpserts(t, UpserterOptions{
+		Multiset: true, Columns: []string{"id", "name"},
+		hash: func(cols []*datafile.Column, row int) (hi, lo uint64) {
+			hi, lo = datafile.RowHash(cols, row)
+			return hi % 2, lo % 2
+		},
+	})
+}
+
 func testUpserts(t *testing.T, o UpserterOptions) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{T: t, ctx: context.Background(), st: storetest.NewMemory(), disk: vfs.NewCrashableMem(), o: o, want: people{}}
@@ -440,13 +519,15 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		w.o.fs = w.disk
 		w.o.PendingBytes = rapid.SampledFrom([]int{0, 200}).Draw(t, "pendingBytes")
 		w.o.FileBytes = rapid.SampledFrom([]int64{0, 100}).Draw(t, "fileBytes")
+		w.o.CopyOnWrite = rapid.IntRange(0, 3).Draw(t, "copyOnWrite") == 0
+		w.o.moves = rapid.SampledFrom([]int{0, 1, 5}).Draw(t, "moves")
 		w.o.RecentBytes = rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "recentBytes")
 		_, err := Create(w.ctx, w.st, CreateOptions{Schema: idName(), Properties: latestProperties(), Features: []string{FeatureDomainMetadata}})
 		w.must(err)
 		w.open()
 		defer func() { _ = w.u.Close() }()
 		for range rapid.IntRange(1, 12).Draw(t, "events") {
-			switch rapid.IntRange(0, 11).Draw(t, "event") {
+			switch rapid.IntRange(0, 15).Draw(t, "event") {
 			case 0:
 				w.othersUpsert()
 			case 1:
@@ -465,6 +546,12 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 				w.open()
 			case 6:
 				w.check()
+			case 7, 8:
+				w.compactOurs(w.othersUpsert)
+			case 9:
+				w.compactOurs(nil)
+			case 10:
+				w.tidyUp()
 			default:
 				w.upsert()
 			}

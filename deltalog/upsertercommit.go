@@ -2,9 +2,9 @@ package deltalog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -64,12 +64,16 @@ func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) 
 			// Unless it was refused before it was tried, the files may be in the
 			// table now.
 			b.sent = !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported)
+			if !b.sent {
+				p.drop(b.u.t)
+			}
 			return nil, err
 		}
 		if won {
 			b.settle(p, snap)
 			return snap, nil
 		}
+		p.drop(b.u.t)
 		if err := b.rebase(ctx, c, &p.commit); err != nil {
 			return nil, err
 		}
@@ -82,7 +86,24 @@ type upsertPlan struct {
 	changed map[uint32]*indexFile // files whose vector changes, and new ones
 	hidden  map[uint32]*roaring64.Bitmap
 	dropped []uint32
-	garbage []*File // written for nothing
+	garbage []*File          // written for nothing
+	moves   map[uint32]*move // of files that were written anew
+	runs    []*rewriteRun    // which did that
+}
+
+// drop deletes what was written for a commit that lost.
+func (p *upsertPlan) drop(t *Table) {
+	for _, r := range p.runs {
+		r.drop(t)
+	}
+	t.deleteVectors(p.commit.Add)
+}
+
+// hole is a file of which rows go.
+type hole struct {
+	id   uint32
+	file *File
+	rows *roaring64.Bitmap // all that are hidden then
 }
 
 // idle tells that there is nothing to commit.
@@ -97,24 +118,22 @@ func (b *Upsert) plan(ctx context.Context, c CommitExtras) (*upsertPlan, error) 
 			Read: b.snap, Operation: c.Operation, Params: c.Params, Metrics: c.Metrics,
 			Protocol: b.protocol, Metadata: b.metadata, Txns: c.Txns, Domains: c.Domains,
 		},
-		changed: map[uint32]*indexFile{}, hidden: map[uint32]*roaring64.Bitmap{},
+		changed: map[uint32]*indexFile{}, hidden: map[uint32]*roaring64.Bitmap{}, moves: map[uint32]*move{},
 	}
 	if p.commit.Operation == "" {
 		p.commit.Operation = "MERGE"
 	}
-	var holed []*File // the files that get a vector, and
-	var vectors []*roaring64.Bitmap
-	var ids []uint32
-	hole := func(id uint32, f *File, bm *roaring64.Bitmap) {
-		holed, vectors, ids = append(holed, f), append(vectors, bm), append(ids, id)
-	}
+	var holes []hole
 	if b.truncated {
 		p.commit.Remove = slices.Collect(b.snap.Files())
 		for id := range b.u.index.files {
 			p.dropped = append(p.dropped, id)
 		}
-	} else if err := b.planOld(ctx, p, hole); err != nil {
-		return nil, err
+	} else {
+		var err error
+		if holes, err = b.planOld(ctx, p); err != nil {
+			return nil, err
+		}
 	}
 	for _, f := range b.files {
 		switch dead := b.dead[f.id]; {
@@ -124,23 +143,41 @@ func (b *Upsert) plan(ctx context.Context, c CommitExtras) (*upsertPlan, error) 
 		case int64(dead.GetCardinality()) == f.file.Rows:
 			p.garbage = append(p.garbage, f.file)
 		default:
-			hole(f.id, f.file, dead.Clone())
+			holes = append(holes, hole{f.id, f.file, dead.Clone()})
 		}
+	}
+	if b.u.o.CopyOnWrite {
+		err := b.copyHoles(ctx, p, holes)
+		if err != nil {
+			p.drop(b.u.t)
+		}
+		return p, err
+	}
+	return p, b.hideHoles(ctx, p, holes)
+}
+
+// hideHoles gives files vectors.
+func (b *Upsert) hideHoles(ctx context.Context, p *upsertPlan, holes []hole) error {
+	vectors := make([]*roaring64.Bitmap, len(holes))
+	for i := range holes {
+		vectors[i] = holes[i].rows
 	}
 	written, err := b.u.t.WriteVectors(ctx, vectors)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for i, f := range holed {
-		p.commit.Add = append(p.commit.Add, f.WithVector(written[i]))
-		p.changed[ids[i]] = &indexFile{Path: f.Path, Rows: f.Rows, Vector: written[i].uniqueID(), Hidden: written[i].Cardinality}
-		p.hidden[ids[i]] = vectors[i]
+	for i, h := range holes {
+		p.commit.Add = append(p.commit.Add, h.file.WithVector(written[i]))
+		p.changed[h.id] = &indexFile{Path: h.file.Path, Rows: h.file.Rows, Vector: written[i].uniqueID(), Hidden: written[i].Cardinality}
+		p.hidden[h.id] = h.rows
 	}
-	return p, nil
+	return nil
 }
 
-// planOld plans what becomes of the files that were there before.
-func (b *Upsert) planOld(ctx context.Context, p *upsertPlan, hole func(uint32, *File, *roaring64.Bitmap)) error {
+// planOld plans what becomes of the files that were there before, and returns
+// those of which some rows go.
+func (b *Upsert) planOld(ctx context.Context, p *upsertPlan) ([]hole, error) {
+	var holes []hole
 	for id, k := range b.u.index.files {
 		dead := b.dead[id]
 		if dead == nil {
@@ -148,11 +185,11 @@ func (b *Upsert) planOld(ctx context.Context, p *upsertPlan, hole func(uint32, *
 		}
 		f := b.snap.File(k.Path)
 		if f == nil {
-			return fmt.Errorf("%w: file %s is not in version %d", ErrCorrupt, k.Path, b.snap.version)
+			return nil, fmt.Errorf("%w: file %s is not in version %d", ErrCorrupt, k.Path, b.snap.version)
 		}
 		all, err := b.vector(ctx, id, f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		all.Or(dead)
 		p.commit.Remove = append(p.commit.Remove, f)
@@ -160,9 +197,9 @@ func (b *Upsert) planOld(ctx context.Context, p *upsertPlan, hole func(uint32, *
 			p.dropped = append(p.dropped, id)
 			continue
 		}
-		hole(id, f, all)
+		holes = append(holes, hole{id, f, all})
 	}
-	return nil
+	return holes, nil
 }
 
 // vector returns the rows of a file that are hidden already; the caller owns
@@ -182,6 +219,9 @@ func (b *Upsert) vector(ctx context.Context, id uint32, f *File) (*roaring64.Bit
 func (b *Upsert) settle(p *upsertPlan, snap *Snapshot) {
 	if err := b.writeIndex(p, snap); err == nil {
 		x := b.u.index
+		if b.truncated {
+			clear(x.moves)
+		}
 		for _, id := range p.dropped {
 			delete(x.ids, x.files[id].Path)
 			delete(x.files, id)
@@ -189,20 +229,27 @@ func (b *Upsert) settle(p *upsertPlan, snap *Snapshot) {
 		for id, f := range p.changed {
 			x.files[id], x.ids[f.Path] = f, id
 		}
+		for was, m := range x.moves {
+			if on := m.onto(p.moves); on != m {
+				x.moves[was] = on
+			}
+		}
+		maps.Copy(x.moves, p.moves)
 		x.state.Version, x.state.Dirty = snap.version, false
 		if b.truncated {
 			x.state.Stale = 0
 		}
 	}
 	b.end()
-	for _, f := range p.garbage {
-		if name, err := f.Name(); err == nil {
-			_ = b.u.t.st.Delete(context.Background(), name)
-		}
-	}
+	b.u.t.deleteFiles(p.garbage)
 }
 
 func (b *Upsert) writeIndex(p *upsertPlan, snap *Snapshot) error {
+	if b.truncated {
+		if err := b.batch.DeleteRange([]byte{nameMove}, []byte{nameMove + 1}, nil); err != nil {
+			return err
+		}
+	}
 	for _, id := range p.dropped {
 		if err := dropFile(b.batch, id); err != nil {
 			return err
@@ -210,6 +257,18 @@ func (b *Upsert) writeIndex(p *upsertPlan, snap *Snapshot) error {
 	}
 	for id, f := range p.changed {
 		if err := putFile(b.batch, id, f, p.hidden[id]); err != nil {
+			return err
+		}
+	}
+	for was, m := range b.u.index.moves {
+		if on := m.onto(p.moves); on != m && !b.truncated {
+			if err := putMove(b.batch, was, on); err != nil {
+				return err
+			}
+		}
+	}
+	for id, m := range p.moves {
+		if err := putMove(b.batch, id, m); err != nil {
 			return err
 		}
 	}
@@ -248,6 +307,15 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 	if err := (&Commit{Read: lost.Read}).Conflict(snap); err != nil {
 		return err
 	}
+	moved, err := b.u.index.followMoves(ctx, snap, b.u.finder)
+	if err != nil {
+		return err
+	}
+	if moved {
+		b.snap = snap
+		b.translate()
+		return nil
+	}
 	if b.spilled {
 		return fmt.Errorf("%w: too many changes to find their rows again", ErrConflict)
 	}
@@ -265,9 +333,25 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 		return nil
 	}
 	if b.u.finder.multiset {
-		return b.retake()
+		return b.retake(ctx)
 	}
 	return b.refind()
+}
+
+// translate buries the rows that are to go where they are now.
+func (b *Upsert) translate() {
+	x := b.u.index
+	for id, dead := range b.dead {
+		if b.own(id) || x.files[id] != nil {
+			continue
+		}
+		delete(b.dead, id)
+		for it := dead.Iterator(); it.HasNext(); {
+			if at, ok := x.resolve(location{id, uint32(it.Next())}); ok {
+				b.bury(at)
+			}
+		}
+	}
 }
 
 // refind buries the rows of all keys that were fed.
@@ -288,59 +372,17 @@ func (b *Upsert) refind() error {
 		if err != nil {
 			return err
 		}
-		if ok && b.u.index.files[at.file] != nil {
+		if !ok {
+			continue
+		}
+		if at, ok = b.u.index.resolve(at); ok {
 			b.bury(at)
 		}
 	}
 }
 
-// retake takes rows anew, one for each that was taken of what was there before.
-func (b *Upsert) retake() error {
-	var taken [][]byte
-	r := b.batch.Reader()
-	for {
-		kind, name, _, ok, err := r.Next()
-		if err != nil {
-			return fmt.Errorf("read changes to the row index: %w", err)
-		}
-		if !ok {
-			break
-		}
-		if kind != pebble.InternalKeyKindDelete {
-			continue
-		}
-		at, err := parseHashEntry(name)
-		if err != nil {
-			return err
-		}
-		if !b.own(at.file) {
-			taken = append(taken, name)
-		}
-	}
-	// Where the same rows are still there, they are taken; for the others, equal
-	// ones.
-	missing := map[rowHash]int{}
-	for _, name := range taken {
-		_, closer, err := b.u.index.db.Get(name)
-		if err == nil {
-			_ = closer.Close()
-			if at, err := parseHashEntry(name); err == nil && b.u.index.files[at.file] != nil {
-				b.bury(at)
-				continue
-			}
-		} else if !errors.Is(err, pebble.ErrNotFound) {
-			return fmt.Errorf("read row index: %w", err)
-		}
-		missing[rowHash{binary.BigEndian.Uint64(name[1:]), binary.BigEndian.Uint64(name[9:])}]++
-	}
-	for hash, n := range missing {
-		if err := b.take(hash, n); err != nil {
-			return fmt.Errorf("%w: %w", ErrConflict, err)
-		}
-	}
-	return nil
-}
-
+// own tells whether this upsert writes a file.
 func (b *Upsert) own(file uint32) bool {
-	return slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
+	return len(b.files) > 0 && file >= b.files[0].id &&
+		slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
 }

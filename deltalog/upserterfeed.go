@@ -2,7 +2,6 @@ package deltalog
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -33,6 +32,7 @@ type Upsert struct {
 	sent      bool          // a commit may have taken place
 	truncated bool          // what was there before is gone
 	dead      map[uint32]*roaring64.Bitmap
+	taken     takenRows
 	files     []*newFile // the last may be open
 	recent    []recentRows
 	held      int // bytes of recent
@@ -75,6 +75,9 @@ func (b *Upsert) start(ctx context.Context) error {
 		}
 	}
 	if err := b.u.index.follow(ctx, snap, b.u.finder); err != nil {
+		return err
+	}
+	if err := b.u.index.tidyMany(b.u.o.moves); err != nil {
 		return err
 	}
 	b.snap, b.schema = snap, snap.metadata.Schema
@@ -139,6 +142,7 @@ func (b *Upsert) Truncate(ctx context.Context) error {
 		b.truncated = true
 		b.dropFiles(ctx)
 		clear(b.dead)
+		b.taken = takenRows{}
 		b.batch.Reset()
 		return b.batch.DeleteRange([]byte{nameKey}, []byte{nameHash + 1}, nil)
 	})
@@ -202,23 +206,26 @@ func (b *Upsert) kill(keys [][]byte, order []int32) error {
 func (b *Upsert) find(keys [][]byte, order []int32, visit func(i int32, at location)) error {
 	name := func(i int) []byte { return b.u.finder.key(keys[order[i]]) }
 	return findSorted(b.batch, len(order), name, func(i int, at location, ok bool) error {
-		if ok && b.alive(at.file) {
+		if !ok {
+			return nil
+		}
+		if at, ok = b.locate(at); ok {
 			visit(order[i], at)
 		}
 		return nil
 	})
 }
 
-// alive tells whether entries of a file mean anything to this upsert.
-func (b *Upsert) alive(file uint32) bool {
-	if len(b.files) > 0 && file >= b.files[0].id {
-		for _, f := range b.files {
-			if f.id == file {
-				return true
-			}
-		}
+// locate returns where the row of an entry is. Without ok the entry means
+// nothing to this upsert.
+func (b *Upsert) locate(at location) (location, bool) {
+	if b.own(at.file) {
+		return at, true
 	}
-	return !b.truncated && b.u.index.files[file] != nil
+	if b.truncated {
+		return at, false
+	}
+	return b.u.index.resolve(at)
 }
 
 func (b *Upsert) bury(at location) {
@@ -357,12 +364,9 @@ func (b *Upsert) closeFile() error {
 	return nil
 }
 
-// remember keeps rows of the open file for Lookup, within bounds. Rows that are
+// remember keeps rows of the open file for Lookup and TakeOne, within bounds. Rows that are
 // not kept are read after the file has been closed.
 func (b *Upsert) remember(rows *datafile.Batch, file uint32, first int64) {
-	if b.u.finder.multiset {
-		return
-	}
 	size := rows.SizeBytes()
 	if size > b.u.o.RecentBytes {
 		b.recent, b.held = nil, 0
@@ -374,79 +378,6 @@ func (b *Upsert) remember(rows *datafile.Batch, file uint32, first int64) {
 	}
 	b.recent = append(b.recent, recentRows{file, first, rows.Clone()})
 	b.held += size
-}
-
-// TakeOne takes one row away for each of rows, equal to it in all columns that
-// rows are found by. A row that is not there is ErrRowNotFound. Rows with a key
-// are taken by Delete.
-//
-// Rows are equal when 128 bits of the SHA-256 of their values are: to read the
-// rows that were found, all over the table, would cost more than the rest and
-// rule out what does not happen.
-func (b *Upsert) TakeOne(ctx context.Context, rows *datafile.Batch) error {
-	return b.fed(ctx, "take", func() error {
-		if !b.u.finder.multiset {
-			return fmt.Errorf("%w: rows have a key", ErrInvalid)
-		}
-		cols, err := b.foundColumns(rows)
-		if err != nil {
-			return err
-		}
-		hashes := make([]rowHash, rows.Rows())
-		for row := range hashes {
-			hashes[row].hi, hashes[row].lo = datafile.RowHash(cols, row)
-		}
-		slices.SortFunc(hashes, rowHash.compare)
-		for len(hashes) > 0 {
-			n := 1
-			for n < len(hashes) && hashes[n] == hashes[0] {
-				n++
-			}
-			if err := b.take(hashes[0], n); err != nil {
-				return err
-			}
-			hashes = hashes[n:]
-		}
-		return nil
-	})
-}
-
-type rowHash struct{ hi, lo uint64 }
-
-func (h rowHash) compare(o rowHash) int {
-	return cmp.Or(cmp.Compare(h.hi, o.hi), cmp.Compare(h.lo, o.lo))
-}
-
-// take buries n rows with a hash.
-func (b *Upsert) take(h rowHash, n int) error {
-	prefix := appendHash(nil, h.hi, h.lo)
-	it, err := b.batch.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: hashUpper(prefix)})
-	if err != nil {
-		return fmt.Errorf("read key index: %w", err)
-	}
-	defer func() { _ = it.Close() }()
-	// The iterator does not see what is deleted while it walks.
-	for ok := it.First(); ok && n > 0; ok = it.Next() {
-		at, err := parseHashEntry(it.Key())
-		if err != nil {
-			return err
-		}
-		if !b.alive(at.file) {
-			continue
-		}
-		b.bury(at)
-		if err := b.batch.Delete(it.Key(), nil); err != nil {
-			return err
-		}
-		n--
-	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("read key index: %w", err)
-	}
-	if n > 0 {
-		return ErrRowNotFound
-	}
-	return nil
 }
 
 // Abort drops the changes. After Commit it does nothing.

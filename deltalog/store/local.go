@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Local keeps objects as files below a folder. An object appears by link(2)
@@ -292,6 +293,12 @@ func (l *Local) linkFrom(src Store, srcName, dstName string) (bool, error) {
 	}
 	switch err := os.Link(oldPath, newPath); {
 	case err == nil:
+		// Whoever deletes what has been nobody's for long goes by when an object
+		// was written: this one is, now.
+		now := time.Now()
+		if err := os.Chtimes(newPath, now, now); err != nil {
+			return true, fmt.Errorf("create %s: %w", dstName, err)
+		}
 		return true, syncDir(dir)
 	case errors.Is(err, fs.ErrExist):
 		return false, fmt.Errorf("create %s: %w", dstName, ErrExist)

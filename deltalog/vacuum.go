@@ -1,0 +1,249 @@
+package deltalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// vacuumCheckpoints is how many checkpoints are searched for removed files.
+const vacuumCheckpoints = 16
+
+// VacuumOptions say what of a table is deleted. The zero value will do.
+type VacuumOptions struct {
+	// Retention is for how long files stay that are no longer in the table.
+	// Zero means the table's property delta.deletedFileRetentionDuration, or a
+	// week. Less than that is refused, unless Force is set: readers of older
+	// versions would lose their files, and writers those that they have not
+	// committed yet.
+	Retention time.Duration
+	Force     bool
+	// Full lists the whole table and deletes what the log does not know too,
+	// such as what writers left that did not come to their end. Otherwise only
+	// what the log says was removed is deleted, at no listing.
+	Full bool
+	// DryRun deletes nothing.
+	DryRun bool
+}
+
+// Vacuumed says what a vacuum deleted, or would delete.
+type Vacuumed struct {
+	// Names are those of the objects, sorted.
+	Names []string
+	// Bytes is their size.
+	Bytes int64
+}
+
+// Vacuum deletes files that have not been in the table for longer than the
+// retention: data files and deletion vectors, and, with Full, anything else but
+// the log and what begins with a dot or an underscore. Files that the newest
+// version needs stay, and so do those that were removed or written lately. Tables
+// whose features bind writers in ways that are not known are refused.
+//
+// Without Full it finds what was removed in the log: in commits since the newest
+// checkpoint, and in checkpoints. What these have forgotten is left to a full
+// one.
+func (t *Table) Vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
+	done, err := t.vacuum(ctx, o)
+	if err != nil {
+		return done, fmt.Errorf("vacuum: %w", err)
+	}
+	return done, nil
+}
+
+func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
+	s, err := t.Refresh(ctx)
+	if err != nil {
+		return Vacuumed{}, err
+	}
+	if err := checkWrite(s.protocol, s.metadata); err != nil {
+		return Vacuumed{}, err
+	}
+	keep, err := s.retention()
+	if err != nil {
+		return Vacuumed{}, err
+	}
+	if o.Retention > 0 {
+		if o.Retention < keep && !o.Force {
+			return Vacuumed{}, fmt.Errorf("%w: files of the last %v may be in use; a retention of %v has to be forced", ErrInvalid, keep, o.Retention)
+		}
+		keep = o.Retention
+	}
+	horizon := t.now().Add(-keep)
+	var gone map[string]int64
+	if o.Full {
+		gone, err = t.unknownFiles(ctx, horizon)
+	} else {
+		gone, err = t.removedFiles(ctx, horizon)
+	}
+	if err != nil {
+		return Vacuumed{}, err
+	}
+	// Others may have put files back meanwhile, as RESTORE does.
+	if s, err = t.Refresh(ctx); err != nil {
+		return Vacuumed{}, err
+	}
+	needed, err := t.neededFiles(ctx, s, horizon)
+	if err != nil {
+		return Vacuumed{}, err
+	}
+	var done Vacuumed
+	for _, name := range slices.Sorted(maps.Keys(gone)) {
+		if needed[name] {
+			continue
+		}
+		if !o.DryRun {
+			if err := t.st.Delete(ctx, name); err != nil {
+				return done, err
+			}
+		}
+		done.Names = append(done.Names, name)
+		done.Bytes += gone[name]
+	}
+	return done, nil
+}
+
+// retention returns for how long removed files are kept.
+func (s *Snapshot) retention() (time.Duration, error) {
+	keep, err := parseInterval(s.metadata.Property(PropertyDeletedFileRetention, ""))
+	if keep == 0 {
+		keep = tombstoneRetention
+	}
+	return keep, err
+}
+
+// tombstones calls yield for the files that were removed before s, as far as
+// its commits and the newest checkpoint that it knows remember them.
+func (t *Table) tombstones(ctx context.Context, s *Snapshot, yield func(tombstone) error) error {
+	for chain := s.removed; chain != nil; chain = chain.before {
+		for _, r := range chain.files {
+			if err := yield(r); err != nil {
+				return err
+			}
+		}
+	}
+	if s.base.version < 0 {
+		return nil
+	}
+	err := readTombstones(ctx, t.st, s.base, yield)
+	if errors.Is(err, store.ErrNotExist) {
+		return nil // there is a newer one
+	}
+	return err
+}
+
+// neededFiles names the objects that the table consists of, and those that were
+// removed after the horizon.
+func (t *Table) neededFiles(ctx context.Context, s *Snapshot, horizon time.Time) (map[string]bool, error) {
+	needed := map[string]bool{}
+	need := func(f *File) { f.objects(func(name string) { needed[name] = true }) }
+	for f := range s.Files() {
+		need(f)
+	}
+	err := t.tombstones(ctx, s, func(r tombstone) error {
+		if r.deleted > horizon.UnixMilli() {
+			need(r.file)
+		}
+		return nil
+	})
+	return needed, err
+}
+
+// objects yields the names of a file and of its vector's file. Those outside the
+// table are passed over.
+func (f *File) objects(yield func(name string)) {
+	if name, err := f.Name(); err == nil {
+		yield(name)
+	}
+	if f.Vector == nil || f.Vector.StorageType == "i" {
+		return
+	}
+	if name, err := f.Vector.name(); err == nil {
+		yield(name)
+	}
+}
+
+// removedFiles returns the objects, with their sizes, that were removed before
+// the horizon and are still there.
+func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string]int64, error) {
+	gone := map[string]int64{}
+	yield := func(r tombstone) error {
+		// One without a time says nothing of when it was removed.
+		if r.deleted > 0 && r.deleted <= horizon.UnixMilli() {
+			r.file.objects(func(name string) { gone[name] = 0 })
+		}
+		return nil
+	}
+	if err := t.tombstones(ctx, t.Snapshot(), yield); err != nil {
+		return nil, err
+	}
+	l, err := listLog(ctx, t.st, 0)
+	if err != nil {
+		return nil, err
+	}
+	n := len(l.checkpoints)
+	for i := 0; i < n; i += max(1, n/vacuumCheckpoints) {
+		err := readTombstones(ctx, t.st, l.checkpoints[i], yield)
+		if err != nil && !errors.Is(err, store.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
+			return nil, err
+		}
+	}
+	for name := range gone {
+		if err := store.CheckName(name); err != nil {
+			delete(gone, name)
+			continue
+		}
+		r, size, err := t.st.OpenRange(ctx, name)
+		switch {
+		case errors.Is(err, store.ErrNotExist):
+			delete(gone, name)
+			continue
+		case err != nil:
+			return nil, err
+		}
+		gone[name] = size
+		if err := r.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return gone, nil
+}
+
+// unknownFiles returns the objects, with their sizes, that were written before
+// the horizon and are neither of the log nor hidden.
+func (t *Table) unknownFiles(ctx context.Context, horizon time.Time) (map[string]int64, error) {
+	gone := map[string]int64{}
+	for info, err := range t.st.List(ctx, "", "") {
+		if err != nil {
+			return nil, err
+		}
+		if !isHidden(info.Name) && !info.ModTime.After(horizon) {
+			gone[info.Name] = info.Size
+		}
+	}
+	return gone, nil
+}
+
+// isHidden tells whether an object is none of the table's data, by the names of
+// its folders and its own. Folders of partitions are data whatever their name,
+// and so are changes.
+func isHidden(name string) bool {
+	if strings.HasPrefix(name, logDir) {
+		return true
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "_change_data" || strings.Contains(part, "=") {
+			continue
+		}
+		if strings.HasPrefix(part, "_") || strings.HasPrefix(part, ".") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,192 @@
+package deltalog
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/storetest"
+)
+
+const day = 24 * time.Hour
+
+// later sets the clock of a table on.
+func later(table *Table, d time.Duration) { table.now = func() time.Time { return time.Now().Add(d) } }
+
+// objects returns the names of all objects but those of the log.
+func objects(t testing.TB, st store.Store) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for info, err := range st.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(info.Name, logDir) {
+			names[info.Name] = true
+		}
+	}
+	return names
+}
+
+// needs returns the names of the objects that a snapshot needs.
+func needs(s *Snapshot) map[string]bool {
+	names := map[string]bool{}
+	for f := range s.Files() {
+		f.objects(func(name string) { names[name] = true })
+	}
+	return names
+}
+
+func mustVacuum(t testing.TB, table *Table, o VacuumOptions) Vacuumed {
+	t.Helper()
+	done, err := table.Vacuum(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+// usedTable is a table that has been written, changed, compacted and
+// checkpointed.
+func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
+	t.Helper()
+	memory := storetest.NewMemory()
+	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
+	want := people{}
+	for i := range 12 {
+		mustUpsert(t, u, []person{someone(i), someone(i + 50)}, int64(i+49))
+		want.put(someone(i), false)
+		want.put(someone(i+50), false)
+		want.drop(int64(i + 49))
+		if i == 5 {
+			mustCompact(t, table, CompactOptions{})
+			if err := table.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return memory, table, want
+}
+
+func TestVacuumLeavesWhatTheTableNeeds(t *testing.T) {
+	memory, table, want := usedTable(t)
+	if done := mustVacuum(t, table, VacuumOptions{}); len(done.Names) > 0 {
+		t.Fatalf("deleted what was removed just now: %v", done.Names)
+	}
+	later(table, 8*day)
+	before := objects(t, memory)
+	dry := mustVacuum(t, table, VacuumOptions{DryRun: true})
+	if got := objects(t, memory); !maps.Equal(got, before) {
+		t.Fatal("a dry run deleted something")
+	}
+	done := mustVacuum(t, table, VacuumOptions{})
+	if !slices.Equal(dry.Names, done.Names) || dry.Bytes != done.Bytes || done.Bytes == 0 {
+		t.Fatalf("deleted %v, the dry run said %v", done, dry)
+	}
+	if got, want := objects(t, memory), needs(table.Snapshot()); !maps.Equal(got, want) {
+		t.Fatalf("objects %v are left, want %v", got, want)
+	}
+	checkPeople(t, memory, want)
+	if done := mustVacuum(t, table, VacuumOptions{}); len(done.Names) > 0 {
+		t.Fatalf("deleted twice: %v", done.Names)
+	}
+}
+
+// TestVacuumFindsWhatACheckpointForgot has the newest checkpoint be made when
+// what had been removed was no longer to be remembered.
+func TestVacuumFindsWhatACheckpointForgot(t *testing.T) {
+	memory, table, want := usedTable(t)
+	if err := table.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	later(table, 8*day)
+	mustCommit(t, table, &Commit{Operation: "WRITE", Txns: []Txn{{AppID: "a", Version: 1}}})
+	if err := table.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fresh := mustOpen(t, memory)
+	later(fresh, 8*day)
+	mustVacuum(t, fresh, VacuumOptions{})
+	if got, want := objects(t, memory), needs(fresh.Snapshot()); !maps.Equal(got, want) {
+		t.Fatalf("objects %v are left, want %v", got, want)
+	}
+	checkPeople(t, memory, want)
+}
+
+func TestVacuumKeepsWhatWasRemovedLately(t *testing.T) {
+	memory, table, _ := usedTable(t)
+	later(table, 4*day)
+	old := table.Snapshot()
+	mustCommit(t, table, &Commit{Operation: "DELETE", Remove: slices.Collect(old.Files())})
+	later(table, 9*day)
+	mustVacuum(t, table, VacuumOptions{})
+	if got, want := objects(t, memory), needs(old); !maps.Equal(got, want) {
+		t.Fatalf("objects %v are left, want %v", got, want)
+	}
+}
+
+func TestShortRetentionIsRefusedUnlessForced(t *testing.T) {
+	_, table, _ := usedTable(t)
+	if _, err := table.Vacuum(t.Context(), VacuumOptions{Retention: time.Hour}); !errors.Is(err, ErrInvalid) {
+		t.Fatalf("error is %v", err)
+	}
+	later(table, 2*time.Hour)
+	if done := mustVacuum(t, table, VacuumOptions{Retention: time.Hour, Force: true}); len(done.Names) == 0 {
+		t.Fatal("deleted nothing")
+	}
+}
+
+func TestFullVacuumFindsWhatIsNobodys(t *testing.T) {
+	memory, table, want := usedTable(t)
+	put := func(name string) {
+		if err := memory.Put(t.Context(), name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("part-orphan.parquet")
+	put("_other/kept")
+	put(".hidden/kept")
+	put("_col=1/part-orphan.parquet")
+	put("_change_data/cdc-old.parquet")
+	before := objects(t, memory)
+	if done := mustVacuum(t, table, VacuumOptions{Full: true}); len(done.Names) > 0 {
+		t.Fatalf("deleted what may be in flight: %v", done.Names)
+	}
+	later(table, 8*day)
+	mustVacuum(t, table, VacuumOptions{})
+	if got := objects(t, memory); !got["part-orphan.parquet"] || len(got) == len(before) {
+		t.Fatalf("objects %v are left", got)
+	}
+	mustVacuum(t, table, VacuumOptions{Full: true})
+	left := needs(table.Snapshot())
+	left["_other/kept"], left[".hidden/kept"] = true, true
+	if got := objects(t, memory); !maps.Equal(got, left) {
+		t.Fatalf("objects %v are left, want %v", got, left)
+	}
+	checkPeople(t, memory, want)
+}
+
+func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {
+	memory := storetest.NewMemory()
+	table := newTestTable(t, memory)
+	s := table.Snapshot()
+	odd := s.Protocol().With("somethingElse")
+	log := &commitLog{info: &CommitInfo{Timestamp: 1, InCommitTimestamp: s.info.InCommitTimestamp + 1}, protocol: odd}
+	body, err := log.encode(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := memory.PutIfAbsent(t.Context(), commitName(1), body); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Vacuum(t.Context(), VacuumOptions{Full: true}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
+	}
+	if _, err := table.CleanLog(t.Context(), CleanLogOptions{}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
+	}
+}
