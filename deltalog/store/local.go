@@ -305,11 +305,11 @@ func (l *Local) linkFrom(src Store, srcName, dstName string) (bool, error) {
 // List implements [Store].
 func (l *Local) List(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		dir, _, found := cutLast(prefix)
-		if found && !fs.ValidPath(dir) {
-			yield(Info{}, fmt.Errorf("list %q: %w", prefix, ErrName))
+		if err := CheckPrefix(prefix); err != nil {
+			yield(Info{}, err)
 			return
 		}
+		dir, _, _ := cutLast(prefix)
 		l.walk(ctx, dir, prefix, after, yield)
 	}
 }

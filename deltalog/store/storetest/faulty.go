@@ -23,6 +23,12 @@ const (
 	Delete      Op = "delete"
 )
 
+// Parts of operations, which a [Faulty] reports to its Cut alone.
+const (
+	Read  Op = "read"  // of an opened object
+	Write Op = "write" // to an object that is being created
+)
+
 // Faulty passes calls on to a store and fails where its functions say so. It
 // serves to count operations too.
 type Faulty struct {
@@ -35,6 +41,10 @@ type Faulty struct {
 	// although the effect is there, like a lost reply. Nil means never. It may
 	// be called concurrently.
 	After func(op Op, name string) error
+	// Cut is called in the middle of a Get, List, Read or Write; its error is
+	// returned when half the bytes or names have been passed on. Nil means
+	// never. It may be called concurrently.
+	Cut func(op Op, name string) error
 }
 
 func (f *Faulty) before(op Op, name string) error {
@@ -51,6 +61,13 @@ func (f *Faulty) after(op Op, name string) error {
 	return f.After(op, name)
 }
 
+func (f *Faulty) cut(op Op, name string) error {
+	if f.Cut == nil {
+		return nil
+	}
+	return f.Cut(op, name)
+}
+
 // do runs one operation between its two faults.
 func (f *Faulty) do(op Op, name string, run func() error) error {
 	if err := f.before(op, name); err != nil {
@@ -65,8 +82,10 @@ func (f *Faulty) do(op Op, name string, run func() error) error {
 // Get implements [store.Store].
 func (f *Faulty) Get(ctx context.Context, name string) (b []byte, err error) {
 	err = f.do(Get, name, func() (err error) {
-		b, err = f.Store.Get(ctx, name)
-		return err
+		if b, err = f.Store.Get(ctx, name); err != nil {
+			return err
+		}
+		return f.cut(Get, name)
 	})
 	if err != nil {
 		return nil, err
@@ -87,7 +106,7 @@ func (f *Faulty) OpenRange(ctx context.Context, name string) (store.Reader, int6
 		_ = r.Close()
 		return nil, 0, err
 	}
-	return r, size, nil
+	return &faultyReader{Reader: r, f: f, name: name}, size, nil
 }
 
 // PutIfAbsent implements [store.Store].
@@ -119,6 +138,10 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 			yield(store.Info{}, err)
 			return
 		}
+		if err := f.cut(List, prefix); err != nil {
+			f.listHalf(ctx, prefix, after, err, yield)
+			return
+		}
 		for info, err := range f.Store.List(ctx, prefix, after) {
 			if !yield(info, err) || err != nil {
 				return
@@ -128,6 +151,24 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 			yield(store.Info{}, err)
 		}
 	}
+}
+
+// listHalf yields the first half of a listing, and then an error.
+func (f *Faulty) listHalf(ctx context.Context, prefix, after string, cut error, yield func(store.Info, error) bool) {
+	var infos []store.Info
+	for info, err := range f.Store.List(ctx, prefix, after) {
+		if err != nil {
+			cut = err
+			break
+		}
+		infos = append(infos, info)
+	}
+	for _, info := range infos[:len(infos)/2] {
+		if !yield(info, nil) {
+			return
+		}
+	}
+	yield(store.Info{}, cut)
 }
 
 // Delete implements [store.Store].
@@ -142,16 +183,38 @@ func (f *Faulty) Sub(dir string) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Faulty{Store: sub, Before: f.Before, After: f.After}, nil
+	return &Faulty{Store: sub, Before: f.Before, After: f.After, Cut: f.Cut}, nil
 }
 
 // URI implements [store.Store].
 func (f *Faulty) URI() string { return f.Store.URI() }
 
+type faultyReader struct {
+	store.Reader
+	f    *Faulty
+	name string
+}
+
+func (r *faultyReader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.f.cut(Read, r.name); err != nil {
+		n, _ := r.Reader.ReadAt(b[:len(b)/2], off)
+		return n, err
+	}
+	return r.Reader.ReadAt(b, off)
+}
+
 type faultyWriter struct {
 	store.Writer
 	f    *Faulty
 	name string
+}
+
+func (w *faultyWriter) Write(b []byte) (int, error) {
+	if err := w.f.cut(Write, w.name); err != nil {
+		n, _ := w.Writer.Write(b[:len(b)/2])
+		return n, err
+	}
+	return w.Writer.Write(b)
 }
 
 func (w *faultyWriter) Commit() error {
