@@ -96,7 +96,20 @@ func (l *Local) OpenRange(ctx context.Context, name string) (Reader, int64, erro
 		_ = f.Close()
 		return nil, 0, l.read(err, name)
 	}
-	return f, info.Size(), nil
+	return &localReader{File: f, ctx: ctx}, info.Size(), nil
+}
+
+// localReader reads a file while its context lasts.
+type localReader struct {
+	*os.File
+	ctx context.Context
+}
+
+func (r *localReader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.File.ReadAt(b, off)
 }
 
 // read names the object in an error of reading it. A folder is no object, and
@@ -227,6 +240,9 @@ type localWriter struct {
 func (w *localWriter) Write(b []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
+	}
+	if w.f == nil {
+		return 0, fmt.Errorf("write %s: %w", w.name, fs.ErrClosed)
 	}
 	n, err := w.f.Write(b)
 	if err != nil {

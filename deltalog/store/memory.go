@@ -31,7 +31,7 @@ type object struct {
 	mod   time.Time
 }
 
-// NewMemory returns an empty 
+// NewMemory returns an empty
 func NewMemory() *Memory {
 	return &Memory{shared: &objects{byName: map[string]object{}}}
 }
@@ -80,7 +80,7 @@ func (m *Memory) OpenRange(ctx context.Context, name string) (Reader, int64, err
 	if err != nil {
 		return nil, 0, err
 	}
-	return memoryReader{bytes.NewReader(b)}, int64(len(b)), nil
+	return &memoryReader{Reader: bytes.NewReader(b), ctx: ctx}, int64(len(b)), nil
 }
 
 // PutIfAbsent implements [Store].
@@ -166,9 +166,20 @@ func check(ctx context.Context, name string) error {
 	return CheckName(name)
 }
 
-type memoryReader struct{ *bytes.Reader }
+// memoryReader reads an object while its context lasts.
+type memoryReader struct {
+	*bytes.Reader
+	ctx context.Context
+}
 
-func (memoryReader) Close() error { return nil }
+func (r *memoryReader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.ReadAt(b, off)
+}
+
+func (r *memoryReader) Close() error { return nil }
 
 type memoryWriter struct {
 	ctx   context.Context
@@ -181,6 +192,9 @@ type memoryWriter struct {
 func (w *memoryWriter) Write(b []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
+	}
+	if w.spent {
+		return 0, fmt.Errorf("write %s: %w", w.name, fs.ErrClosed)
 	}
 	return w.buf.Write(b)
 }

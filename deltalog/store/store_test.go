@@ -20,17 +20,37 @@ func openLocal(t *testing.T) store.Store {
 
 func TestContractOfLocal(t *testing.T) { storetest.Run(t, openLocal) }
 
+// Memory file systems differ from disks in folders, links and flushes.
+func TestContractOfLocalInMemory(t *testing.T) {
+	const tmpfs = "/dev/shm"
+	if info, err := os.Stat(tmpfs); err != nil || !info.IsDir() {
+		t.Skip("there is no " + tmpfs)
+	}
+	storetest.Run(t, func(t *testing.T) store.Store {
+		dir, err := os.MkdirTemp(tmpfs, "store-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		st, err := store.NewLocal(filepath.Join(dir, "not", "yet"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	})
+}
+
 func TestContractOfMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) store.Store { return storetest.NewMemory() })
+	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemory() })
 }
 
 func TestContractOfFaultyWithoutFaults(t *testing.T) {
-	storetest.Run(t, func(*testing.T) store.Store { return &storetest.Faulty{Store: storetest.NewMemory()} })
+	storetest.Run(t, func(*testing.T) store.Store { return &storetest.Faulty{Store: store.NewMemory()} })
 }
 
 func TestFaultAfterTheEffectLeavesTheObject(t *testing.T) {
 	lost := errors.New("lost reply")
-	st := &storetest.Faulty{Store: storetest.NewMemory(), After: func(op storetest.Op, _ string) error {
+	st := &storetest.Faulty{Store: store.NewMemory(), After: func(op storetest.Op, _ string) error {
 		if op == storetest.PutIfAbsent {
 			return lost
 		}

@@ -111,7 +111,8 @@ func (s *Store) explain(act string, err error) error {
 		return fmt.Errorf("%w: create bucket %s, or correct its name or the endpoint", ErrNoBucket, s.name)
 	case "PreconditionFailed":
 		return store.ErrExist
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "NotSignedUp":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "NotSignedUp",
+		"XAdminUserNotFound": // versitygw's
 		return fmt.Errorf("%w: the store does not take them (%s): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile", ErrCredentials, code)
 	case "AccessDenied", "AllAccessDisabled", "Forbidden":
 		return fmt.Errorf("%w: the credentials need %s here, and s3:ListBucket on bucket %s", store.ErrPermission, permissions[act], s.name)

@@ -12,10 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(local.Tests{M: m},
-		// The SDK's HTTP client keeps its connections for a while.
-		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+	goleak.VerifyTestMain(local.Tests{M: m})
 }
 
 var buckets atomic.Int64
@@ -29,7 +26,7 @@ func onServer(t testing.TB) Options {
 		t.Fatal(err)
 	}
 	return Options{
-		Bucket: name, Endpoint: server.Endpoint, Region: server.Region,
+		Bucket: name, HTTPClient: newWire(t), Endpoint: server.Endpoint, Region: server.Region,
 		Credentials: awscredentials.NewStaticCredentialsProvider(server.AccessKey, server.SecretKey, ""),
 	}
 }

@@ -149,6 +149,11 @@ func (w *writer) begin() error {
 	}
 	in := &sdk.CreateMultipartUploadInput{Bucket: &w.s.name, Key: w.key}
 	in.ServerSideEncryption, in.SSEKMSKeyId = w.s.encryption()
+	// The SDK sends checksums of parts unless AWS_REQUEST_CHECKSUM_CALCULATION
+	// is when_required; the upload must know of them.
+	if w.s.client.Options().RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired {
+		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
+	}
 	err := w.s.try(w.ctx, 0, func(ctx context.Context) error {
 		out, err := w.s.client.CreateMultipartUpload(ctx, in)
 		if err == nil {
@@ -173,9 +178,7 @@ func (w *writer) upload(number int32, part []byte) (types.CompletedPart, error) 
 		if err != nil {
 			return err
 		}
-		done.ETag = out.ETag
-		done.ChecksumCRC32, done.ChecksumCRC32C, done.ChecksumCRC64NVME = out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumCRC64NVME
-		done.ChecksumSHA1, done.ChecksumSHA256 = out.ChecksumSHA1, out.ChecksumSHA256
+		done.ETag, done.ChecksumCRC32 = out.ETag, out.ChecksumCRC32
 		return nil
 	})
 	return done, err

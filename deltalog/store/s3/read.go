@@ -173,6 +173,9 @@ func (*refusal) HTTPStatusCode() int { return http.StatusExpectationFailed }
 
 // ReadAt implements [io.ReaderAt].
 func (r *reader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
 	if off < 0 {
 		return 0, fmt.Errorf("read %s at %d: %w", r.name, off, fs.ErrInvalid)
 	}
