@@ -41,8 +41,8 @@ type Faulty struct {
 	// although the effect is there, like a lost reply. Nil means never. It may
 	// be called concurrently.
 	After func(op Op, name string) error
-	// Cut is called in the middle of a Get, List, Read or Write; its error is
-	// returned when half the bytes or names have been passed on. Nil means
+	// Cut is called in the middle of a Get, List, Read or Write, when half the
+	// bytes or names have passed; its error ends the operation there. Nil means
 	// never. It may be called concurrently.
 	Cut func(op Op, name string) error
 }
@@ -59,13 +59,6 @@ func (f *Faulty) after(op Op, name string) error {
 		return nil
 	}
 	return f.After(op, name)
-}
-
-func (f *Faulty) cut(op Op, name string) error {
-	if f.Cut == nil {
-		return nil
-	}
-	return f.Cut(op, name)
 }
 
 // do runs one operation between its two faults.
@@ -85,7 +78,10 @@ func (f *Faulty) Get(ctx context.Context, name string) (b []byte, err error) {
 		if b, err = f.Store.Get(ctx, name); err != nil {
 			return err
 		}
-		return f.cut(Get, name)
+		if f.Cut == nil {
+			return nil
+		}
+		return f.Cut(Get, name)
 	})
 	if err != nil {
 		return nil, err
@@ -138,11 +134,7 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 			yield(store.Info{}, err)
 			return
 		}
-		if err := f.cut(List, prefix); err != nil {
-			f.listHalf(ctx, prefix, after, err, yield)
-			return
-		}
-		for info, err := range f.Store.List(ctx, prefix, after) {
+		for info, err := range f.list(ctx, prefix, after) {
 			if !yield(info, err) || err != nil {
 				return
 			}
@@ -153,22 +145,34 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 	}
 }
 
-// listHalf yields the first half of a listing, and then an error.
-func (f *Faulty) listHalf(ctx context.Context, prefix, after string, cut error, yield func(store.Info, error) bool) {
-	var infos []store.Info
-	for info, err := range f.Store.List(ctx, prefix, after) {
-		if err != nil {
-			cut = err
-			break
-		}
-		infos = append(infos, info)
+// list lists, and may be cut in the middle.
+func (f *Faulty) list(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
+	if f.Cut == nil {
+		return f.Store.List(ctx, prefix, after)
 	}
-	for _, info := range infos[:len(infos)/2] {
-		if !yield(info, nil) {
-			return
+	return func(yield func(store.Info, error) bool) {
+		var infos []store.Info
+		var end error
+		for info, err := range f.Store.List(ctx, prefix, after) {
+			if end = err; err == nil {
+				infos = append(infos, info)
+			}
+		}
+		for i, info := range infos {
+			if i == len(infos)/2 {
+				if err := f.Cut(List, prefix); err != nil {
+					yield(store.Info{}, err)
+					return
+				}
+			}
+			if !yield(info, nil) {
+				return
+			}
+		}
+		if end != nil {
+			yield(store.Info{}, end)
 		}
 	}
-	yield(store.Info{}, cut)
 }
 
 // Delete implements [store.Store].
@@ -196,11 +200,18 @@ type faultyReader struct {
 }
 
 func (r *faultyReader) ReadAt(b []byte, off int64) (int, error) {
-	if err := r.f.cut(Read, r.name); err != nil {
-		n, _ := r.Reader.ReadAt(b[:len(b)/2], off)
+	if r.f.Cut == nil {
+		return r.Reader.ReadAt(b, off)
+	}
+	n, err := r.Reader.ReadAt(b[:len(b)/2], off)
+	if err != nil {
 		return n, err
 	}
-	return r.Reader.ReadAt(b, off)
+	if err := r.f.Cut(Read, r.name); err != nil {
+		return n, err
+	}
+	m, err := r.Reader.ReadAt(b[n:], off+int64(n))
+	return n + m, err
 }
 
 type faultyWriter struct {
@@ -210,11 +221,18 @@ type faultyWriter struct {
 }
 
 func (w *faultyWriter) Write(b []byte) (int, error) {
-	if err := w.f.cut(Write, w.name); err != nil {
-		n, _ := w.Writer.Write(b[:len(b)/2])
+	if w.f.Cut == nil {
+		return w.Writer.Write(b)
+	}
+	n, err := w.Writer.Write(b[:len(b)/2])
+	if err != nil {
 		return n, err
 	}
-	return w.Writer.Write(b)
+	if err := w.f.Cut(Write, w.name); err != nil {
+		return n, err
+	}
+	m, err := w.Writer.Write(b[n:])
+	return n + m, err
 }
 
 func (w *faultyWriter) Commit() error {
