@@ -3,6 +3,7 @@ package s3
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,16 +20,21 @@ import (
 
 // Create implements [store.Store]. An object of one part is sent by Commit with
 // one request. A larger one is sent part by part while it is written, and
-// Commit puts the parts together under the same condition.
+// Commit puts the parts together under the same condition. The object carries
+// an id of its writer as metadata, by which Commit tells its own object from
+// another's when an answer was lost.
 func (s *Store) Create(ctx context.Context, name string) (store.Writer, error) {
 	key, err := s.key(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{s: s, outer: ctx, name: name, key: key, free: make(chan []byte, s.uploads+1)}
+	w := &writer{s: s, mark: map[string]string{writerKey: rand.Text()}, outer: ctx, name: name, key: key, free: make(chan []byte, s.uploads+1)}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w, nil
 }
+
+// writerKey is the metadata that holds a writer's id.
+const writerKey = "deltalog-writer"
 
 // writer gathers parts. At most uploads+1 buffers are made: one is filled while
 // the others are sent, and then they change places.
@@ -39,6 +45,7 @@ type writer struct {
 	cancel context.CancelFunc
 	name   string
 	key    *string
+	mark   map[string]string // the object's metadata
 	spent  bool
 
 	buf   []byte
@@ -147,7 +154,7 @@ func (w *writer) begin() error {
 	if w.id != nil {
 		return nil
 	}
-	in := &sdk.CreateMultipartUploadInput{Bucket: &w.s.name, Key: w.key}
+	in := &sdk.CreateMultipartUploadInput{Bucket: &w.s.name, Key: w.key, Metadata: w.mark}
 	in.ServerSideEncryption, in.SSEKMSKeyId = w.s.encryption()
 	// The SDK sends checksums of parts unless AWS_REQUEST_CHECKSUM_CALCULATION
 	// is when_required; the upload must know of them.
@@ -197,7 +204,7 @@ func (w *writer) Commit() error {
 		return err
 	}
 	if w.id == nil {
-		return w.s.put(w.ctx, w.name, w.key, w.buf, aws.String("*"))
+		return w.settle(w.s.put(w.ctx, w.name, w.key, w.buf, aws.String("*"), w.mark))
 	}
 	if len(w.buf) > 0 {
 		if err := w.sendPart(); err != nil {
@@ -208,7 +215,7 @@ func (w *writer) Commit() error {
 	if err := w.failure(); err != nil {
 		return err
 	}
-	if err := w.complete(); err != nil {
+	if err := w.settle(w.complete()); err != nil {
 		return err
 	}
 	w.id = nil // there is nothing to abort
@@ -233,6 +240,24 @@ func (w *writer) complete() error {
 		}
 	}
 	return w.s.placed(w.name, err, true)
+}
+
+// settle finds out whether an object that is perhaps ours is.
+func (w *writer) settle(err error) error {
+	if !errors.Is(err, ErrDoubt) {
+		return err
+	}
+	var out *sdk.HeadObjectOutput
+	if w.s.try(w.ctx, 0, func(ctx context.Context) (err error) {
+		out, err = w.s.client.HeadObject(ctx, &sdk.HeadObjectInput{Bucket: &w.s.name, Key: w.key})
+		return err
+	}) != nil {
+		return err
+	}
+	if out.Metadata[writerKey] == w.mark[writerKey] {
+		return nil
+	}
+	return fmt.Errorf("create s3://%s/%s: %w", w.s.name, *w.key, store.ErrExist)
 }
 
 // Abort implements [store.Writer]. It breaks off the parts that are being sent,

@@ -302,11 +302,15 @@ func TestOutcomesOfALargeObject(t *testing.T) {
 		{name: "completion's reply lost", after: loseReply("complete"), ends: "complete complete", there: true},
 		{
 			name: "completion's reply lost, upload gone", after: loseReply("complete"), before: second("complete", refuse(404, "NoSuchUpload")),
-			want: ErrDoubt, ends: "complete complete abort", there: true,
+			ends: "complete complete HEAD", there: true,
 		},
 		{
 			name: "completion's reply lost, name taken", after: loseReply("complete"), before: second("complete", refuse(412, "PreconditionFailed")),
-			want: ErrDoubt, ends: "complete complete abort", there: true,
+			ends: "complete complete HEAD", there: true,
+		},
+		{
+			name: "completion lost, taken", before: once("complete", loseRequest), theirs: true,
+			want: store.ErrExist, ends: "complete complete HEAD abort", there: true,
 		},
 		{name: "conflict", before: once("complete", refuse(409, "ConditionalRequestConflict")), ends: "complete complete", there: true},
 		{
@@ -341,9 +345,6 @@ func TestOutcomesOfALargeObject(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got error %v, want %v", err, c.want)
 			}
-			if errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
-				t.Fatalf("the doubt is lost: %v", err)
-			}
 			if log := w.take(); !strings.HasSuffix(log, c.ends) {
 				t.Errorf("sent %s, want %s at the end", log, c.ends)
 			}
@@ -354,6 +355,56 @@ func TestOutcomesOfALargeObject(t *testing.T) {
 			b, err := s.Get(t.Context(), "x")
 			if c.there != (err == nil) || c.there && (string(b) == "theirs") != c.theirs {
 				t.Errorf("it holds %d bytes, %v", len(b), err)
+			}
+		})
+	}
+}
+
+func TestOutcomesOfAnObjectOfOnePart(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(*http.Request) (*http.Response, error)
+		after  func(*http.Request, *http.Response) (*http.Response, error)
+		theirs bool
+		want   error
+		log    string
+	}{
+		{name: "won", log: "PUT"},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT"},
+		{name: "reply lost", after: loseReply("PUT"), log: "PUT PUT HEAD"},
+		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: store.ErrExist, log: "PUT PUT HEAD"},
+		{
+			name: "never known", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT" + strings.Repeat(" HEAD", attempts),
+			before: func(r *http.Request) (*http.Response, error) {
+				if step(r) == "HEAD" {
+					return nil, errCut
+				}
+				return nil, nil
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, w := through(t)
+			if c.theirs {
+				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
+					t.Fatal(err)
+				}
+				w.take()
+			}
+			up, err := s.Create(t.Context(), "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer up.Abort()
+			if _, err := up.Write([]byte("ours")); err != nil {
+				t.Fatal(err)
+			}
+			w.before, w.after = c.before, c.after
+			if err := up.Commit(); !errors.Is(err, c.want) || errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
+				t.Fatalf("got error %v, want %v", err, c.want)
+			}
+			if log := w.take(); log != c.log {
+				t.Fatalf("sent %s, want %s", log, c.log)
 			}
 		})
 	}

@@ -12,9 +12,10 @@
 // can be repeated is repeated with growing pauses, up to six times. A
 // conditional write is repeated too: its bytes are the same, whichever attempt
 // lands. When the store says that the name is taken after an attempt whose
-// outcome was not seen, the object may be our own; the error then wraps
-// [ErrDoubt] and none of the sentinels of package store, and who can tell its
-// own bytes apart reads the object back.
+// outcome was not seen, the object may be our own; the error of PutIfAbsent then
+// wraps [ErrDoubt] and none of the sentinels of package store, and who can tell
+// its own bytes apart reads the object back. Objects made by Create carry a mark
+// by which the store does that itself.
 //
 // Before its first conditional write a store writes an object twice, to find
 // out whether the condition holds: see [store.Probe].

@@ -24,7 +24,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, name string, b []byte) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	return s.put(ctx, name, key, b, aws.String("*"))
+	return s.put(ctx, name, key, b, aws.String("*"), nil)
 }
 
 // Put implements [store.Store].
@@ -33,11 +33,14 @@ func (s *Store) Put(ctx context.Context, name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, name, key, b, nil)
+	return s.put(ctx, name, key, b, nil, nil)
 }
 
-func (s *Store) put(ctx context.Context, name string, key *string, b []byte, absent *string) error {
-	in := &sdk.PutObjectInput{Bucket: &s.name, Key: key, IfNoneMatch: absent, ContentLength: aws.Int64(int64(len(b)))}
+// put writes an object with one request. Absent is the condition, or nil.
+func (s *Store) put(ctx context.Context, name string, key *string, b []byte, absent *string, metadata map[string]string) error {
+	in := &sdk.PutObjectInput{
+		Bucket: &s.name, Key: key, IfNoneMatch: absent, ContentLength: aws.Int64(int64(len(b))), Metadata: metadata,
+	}
 	in.ServerSideEncryption, in.SSEKMSKeyId = s.encryption()
 	err := s.try(ctx, int64(len(b)), func(ctx context.Context) error {
 		in.Body = bytes.NewReader(b)
