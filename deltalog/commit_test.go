@@ -354,10 +354,7 @@ func reads(path string) func(*Snapshot, *File) *Commit {
 
 func removeFile(_ *Snapshot, f *File) *Commit { return &Commit{Remove: []*File{f}} }
 
-var (
-	errLostReply   = errors.New("lost reply")
-	errLostRequest = errors.New("lost request")
-)
+var errLostReply = errors.New("lost reply")
 
 // racingWriters has many writers commit through a store that loses requests and
 // replies, and fails in all else now and then. Nothing may be lost, and nothing

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -123,13 +124,16 @@ func (s *Store) explain(act string, err error) error {
 	}
 	switch {
 	case errors.Is(err, ErrCredentials):
-		return fmt.Errorf("%w: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: %w", ErrCredentials, innermost(err))
+		return fmt.Errorf("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: %w", innermost(err))
 	case status == http.StatusForbidden:
 		return fmt.Errorf("%w: the credentials need %s here: %w", store.ErrPermission, permissions[act], innermost(err))
 	case status == http.StatusMovedPermanently:
 		return s.elsewhere(err)
 	case isCertificate(err):
 		return fmt.Errorf("the endpoint's certificate is not trusted: name its authority in AWS_CA_BUNDLE: %w", innermost(err))
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Errorf("no answer from the store: check the endpoint and the network: %w", e)
 	}
 	return err
 }
@@ -145,7 +149,8 @@ func (s *Store) elsewhere(err error) error {
 	return fmt.Errorf("%w: bucket %s is not in %s: set AWS_REGION, or region= in the URI", ErrRegion, s.name, have)
 }
 
-// innermost returns the cause of an error without the SDK's words around it.
+// innermost returns the cause of an error without the SDK's words around it. An
+// error that wraps several is one.
 func innermost(err error) error {
 	for {
 		inner := errors.Unwrap(err)
