@@ -2,18 +2,12 @@ package deltalog
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
-
-	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/s3"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
-	"github.com/millrace-io/millrace/deploy/local"
 )
 
 // idName is the schema of tables whose columns do not matter.
@@ -39,28 +33,6 @@ func newTestTable(t testing.TB, st store.Store) *Table {
 	}
 	return table
 }
-
-// onS3 returns a bucket of its own on a real server.
-func onS3(t testing.TB) *s3.Store {
-	t.Helper()
-	server := local.SharedS3(t)
-	bucket := fmt.Sprintf("bucket-%d", buckets.Add(1))
-	if err := server.MakeBucket(bucket); err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-	t.Cleanup(client.CloseIdleConnections)
-	st, err := s3.Open(t.Context(), s3.Options{
-		Bucket: bucket, Prefix: "lake/orders", Endpoint: server.Endpoint, Region: server.Region, HTTPClient: client,
-		Credentials: credentials.NewStaticCredentialsProvider(server.AccessKey, server.SecretKey, ""),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
-}
-
-var buckets atomic.Int64
 
 // fakeFile is a file that is in the log alone.
 func fakeFile(path string, rows int64) *File {

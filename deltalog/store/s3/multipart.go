@@ -22,7 +22,8 @@ import (
 // one request. A larger one is sent part by part while it is written, and
 // Commit puts the parts together under the same condition. The object carries
 // an id of its writer as metadata, by which Commit tells its own object from
-// another's when an answer was lost.
+// another's when an answer was lost. The probe does not show whether a store
+// honours the condition on objects of several parts.
 func (s *Store) Create(ctx context.Context, name string) (store.Writer, error) {
 	key, err := s.key(ctx, name)
 	if err != nil {

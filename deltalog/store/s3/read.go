@@ -69,11 +69,13 @@ func readAll(body io.Reader, size int64) ([]byte, error) {
 	return b, nil
 }
 
-// What a reader fetches at a time. A read where no read ended before fetches
-// minWindow at least; one that goes on from there twice as much as the last
+// What a reader fetches at a time. It begins with the tail. A read where no read
+// ended before fetches minWindow at least, which takes a store little longer
+// than its first byte; one that goes on from there twice as much as the last
 // one, up to maxWindow. Larger reads are not kept.
 const (
-	minWindow = 64 << 10
+	tailBytes = 64 << 10
+	minWindow = 256 << 10
 	maxWindow = 1 << 20
 	maxKept   = 16 << 20 // of all windows of a reader
 )
@@ -89,7 +91,7 @@ func (s *Store) OpenRange(ctx context.Context, name string) (store.Reader, int64
 		return nil, 0, err
 	}
 	r := &reader{ctx: ctx, s: s, name: name, key: key}
-	if err := s.try(ctx, minWindow, r.open); err != nil {
+	if err := s.try(ctx, tailBytes, r.open); err != nil {
 		return nil, 0, s.fail(actRead, name, err)
 	}
 	return r, r.size, nil
@@ -122,7 +124,7 @@ func (w *window) holds(at int64) bool { return w.at <= at && at < w.at+w.n }
 
 // open asks for the end of the object.
 func (r *reader) open(ctx context.Context) error {
-	in := &sdk.GetObjectInput{Bucket: &r.s.name, Key: r.key, Range: aws.String("bytes=-" + strconv.Itoa(minWindow))}
+	in := &sdk.GetObjectInput{Bucket: &r.s.name, Key: r.key, Range: aws.String("bytes=-" + strconv.Itoa(tailBytes))}
 	out, err := r.s.client.GetObject(ctx, in)
 	if status, _ := answer(err); status == http.StatusRequestedRangeNotSatisfiable {
 		in.Range = nil // it is empty
@@ -149,8 +151,8 @@ func (r *reader) open(ctx context.Context) error {
 
 // wholeSize returns the size of the object of which a range was asked.
 func wholeSize(out *sdk.GetObjectOutput, tail int64) (int64, error) {
-	if tail < 0 || tail > minWindow {
-		return 0, &refusal{fmt.Sprintf("the store sent %d bytes where %d were asked for: it ignores Range", tail, minWindow)}
+	if tail < 0 || tail > tailBytes {
+		return 0, &refusal{fmt.Sprintf("the store sent %d bytes where %d were asked for: it ignores Range", tail, tailBytes)}
 	}
 	if out.ContentRange == nil {
 		return tail, nil
