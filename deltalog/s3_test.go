@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -48,9 +49,12 @@ func onS3Counted(t testing.TB) (*s3.Store, *requests) {
 // requests notes the methods of what it sends.
 type requests struct {
 	http.Transport
+	lose    atomic.Int32 // how many replies to a PUT are lost from now on
 	mu      sync.Mutex
 	methods []string
 }
+
+var errReset = errors.New("connection reset by peer")
 
 func (r *requests) RoundTrip(req *http.Request) (*http.Response, error) {
 	method := req.Method
@@ -60,7 +64,11 @@ func (r *requests) RoundTrip(req *http.Request) (*http.Response, error) {
 	r.mu.Lock()
 	r.methods = append(r.methods, method)
 	r.mu.Unlock()
-	return r.Transport.RoundTrip(req)
+	resp, err := r.Transport.RoundTrip(req)
+	if err == nil && method == http.MethodPut && r.lose.Add(-1) >= 0 {
+		return nil, errors.Join(errReset, resp.Body.Close())
+	}
+	return resp, err
 }
 
 // take returns the methods sent since the last call.
@@ -118,5 +126,37 @@ func TestATableOnS3CostsFewRequests(t *testing.T) {
 	}
 	if !slices.Equal(ids, want) {
 		t.Fatalf("%d ids came back, want %d", len(ids), len(want))
+	}
+}
+
+func TestCommitsOnS3SettleLostReplies(t *testing.T) {
+	st, sent := onS3Counted(t)
+	table := newTestTable(t, st)
+	other := mustOpen(t, st)
+	sent.take()
+	for i := range 3 {
+		sent.lose.Store(1)
+		s, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("ours", i), 1)}})
+		if !won || err != nil {
+			t.Fatalf("commit %d: won %v, error %v", i, won, err)
+		}
+		if s.NumFiles() != i+1 {
+			t.Fatalf("%d files after %d commits", s.NumFiles(), i+1)
+		}
+		if got := sent.take(); got != "PUT PUT GET" {
+			t.Errorf("it took %s", got)
+		}
+	}
+	if _, err := other.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, other, &Commit{Operation: "WRITE", Add: []*File{fakeFile("theirs", 1)}})
+	sent.lose.Store(1)
+	if _, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("late", 1)}}); won || err != nil {
+		t.Fatalf("won %v, error %v", won, err)
+	}
+	s := mustOpen(t, st).Snapshot()
+	if s.Version() != 4 || s.NumFiles() != 4 || s.File("late") != nil {
+		t.Fatalf("version %d has %d files", s.Version(), s.NumFiles())
 	}
 }

@@ -171,6 +171,7 @@ func TestParseURI(t *testing.T) {
 		{uri: "s3://lake/a//b", is: store.ErrName},
 		{uri: "s3://user@lake/a", is: store.ErrUnsupported},
 		{uri: "s3://lake/a#b", is: store.ErrUnsupported},
+		{uri: "s3://lake:80/a", is: store.ErrUnsupported},
 		{uri: "gs://lake/a", is: store.ErrUnsupported},
 		{uri: "s3://lake?regoin=x", words: []string{"regoin", "region"}},
 		{uri: "s3://lake?endpoint=minio:9000", words: []string{"minio:9000", "https://host:port"}},
@@ -189,6 +190,23 @@ func TestParseURI(t *testing.T) {
 			oneSentence(t, err, append(c.words, "s3")...)
 		}
 	}
+}
+
+func FuzzParseURI(f *testing.F) {
+	for _, uri := range []string{
+		"s3://lake", "s3://lake/a%20b?endpoint=https://h:1&region=r", "s3://lake/../x", "s3://lake?probe=0&addressing=path", "s3://%2f/%00",
+	} {
+		f.Add(uri)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		o, err := ParseURI(uri)
+		if err != nil {
+			return
+		}
+		if o.Bucket == "" || o.Prefix != "" && store.CheckName(o.Prefix) != nil {
+			t.Fatalf("%q gave bucket %q, prefix %q", uri, o.Bucket, o.Prefix)
+		}
+	})
 }
 
 func TestARegionIsNeededOnAWSAlone(t *testing.T) {

@@ -214,6 +214,38 @@ func TestReadersHoldBoundedMemory(t *testing.T) {
 	}
 }
 
+func TestAnswersThatMakeNoSenseAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, contentRange string
+		size               int
+		words              string
+	}{
+		{name: "the whole object", size: tailBytes + 1, words: "ignores Range"},
+		{name: "no length", contentRange: "bytes 0-9/*", size: 10, words: "bytes 0-9/*"},
+		{name: "smaller than its end", contentRange: "bytes 0-9/5", size: 10, words: "bytes 0-9/5"},
+		{name: "no range", contentRange: "all", size: 10, words: "all"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := 0
+			s := answering(t, func() (*http.Response, error) {
+				n++
+				resp, err := refuse(206, "")()
+				resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, c.size))), int64(c.size)
+				resp.Header.Set("Content-Length", fmt.Sprint(c.size))
+				if c.contentRange != "" {
+					resp.Header.Set("Content-Range", c.contentRange)
+				}
+				return resp, err
+			})
+			_, _, err := s.OpenRange(t.Context(), "x")
+			oneSentence(t, err, "s3://lake/shop/x", c.words)
+			if n != 1 {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
+
 func TestAnObjectThatIsReplacedWhileOpenGivesAnError(t *testing.T) {
 	s, _ := through(t)
 	if err := s.Put(t.Context(), "x", make([]byte, 1<<20)); err != nil {

@@ -34,8 +34,8 @@ func parseURI(uri string) (o Options, err error) {
 	if u.Scheme != "s3" {
 		return o, fmt.Errorf("%w: want s3://bucket/prefix", store.ErrUnsupported)
 	}
-	if u.User != nil || u.Fragment != "" || u.Opaque != "" {
-		return o, fmt.Errorf("%w: want s3://bucket/prefix, without user, password or fragment", store.ErrUnsupported)
+	if u.User != nil || u.Port() != "" || u.Fragment != "" || u.Opaque != "" {
+		return o, fmt.Errorf("%w: want s3://bucket/prefix, without user, port or fragment", store.ErrUnsupported)
 	}
 	o.Bucket, o.Prefix = u.Host, strings.Trim(u.Path, "/")
 	query, err := url.ParseQuery(u.RawQuery)
