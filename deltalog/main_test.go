@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace-io/millrace/deploy/local"
 )
 
 // TestMain has property tests draw a thousand histories, or a few under -short.
@@ -18,7 +20,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	if code := m.Run(); code != 0 {
+	if code := local.RunTests(m); code != 0 {
 		os.Exit(code)
 	}
 	if err := goleak.Find(); err != nil {

@@ -33,6 +33,7 @@ var sole = map[string]string{
 	"github.com/jackc/pglogrepl":     "activities/internal/pgsource/...",
 	"github.com/segmentio/kafka-go":  "activities/internal/topic/...",
 	"github.com/parquet-go/":         "deltalog/...",
+	"github.com/aws/":                "deltalog/store/s3",
 	"github.com/cockroachdb/pebble/": "",
 	"go.temporal.io/":                "",
 }

@@ -97,7 +97,20 @@ func (l *Local) OpenRange(ctx context.Context, name string) (Reader, int64, erro
 		_ = f.Close()
 		return nil, 0, l.read(err, name)
 	}
-	return f, info.Size(), nil
+	return &localReader{File: f, ctx: ctx}, info.Size(), nil
+}
+
+// localReader reads a file while its context lasts.
+type localReader struct {
+	*os.File
+	ctx context.Context
+}
+
+func (r *localReader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.File.ReadAt(b, off)
 }
 
 // read names the object in an error of reading it. A folder is no object, and
@@ -109,7 +122,38 @@ func (l *Local) read(err error, name string) error {
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s in %s: %w", name, l.root, ErrNotExist)
 	}
-	return fmt.Errorf("read %s: %w", name, err)
+	return fail("read", filepath.Join(l.root, filepath.FromSlash(name)), err)
+}
+
+// fail names the act and the file of an error, rather than the temporary file
+// that it happened to, and says what to do where that is known.
+func fail(act, path string, err error) error {
+	cause := err
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		cause = e.Err
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		cause = e.Err
+	}
+	for _, r := range remedies {
+		if errors.Is(cause, r.errno) {
+			return fmt.Errorf("%s %s: %w: %s", act, path, cause, r.what)
+		}
+	}
+	return fmt.Errorf("%s %s: %w", act, path, cause)
+}
+
+// remedies say what to do about the errors of a disk.
+var remedies = []struct {
+	errno syscall.Errno
+	what  string
+}{
+	{syscall.ENOSPC, "free space on that disk"},
+	{syscall.EDQUOT, "raise the quota of this user, or free some of it"},
+	{syscall.EFBIG, "raise the limit on the size of files (ulimit -f)"},
+	{syscall.EROFS, "mount the file system for writing"},
+	{syscall.EACCES, "let this user read and write the file and pass through its folders"},
+	{syscall.EPERM, "let this user write there"},
+	{syscall.EMFILE, "raise the limit on open files (ulimit -n)"},
 }
 
 // PutIfAbsent implements [Store].
@@ -156,11 +200,14 @@ func (l *Local) Delete(ctx context.Context, name string) error {
 	}
 	switch err := os.Remove(path); {
 	case err == nil:
-		return syncDir(filepath.Dir(path))
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return fail("delete", path, err)
+		}
+		return nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil
 	default:
-		return fmt.Errorf("delete %s: %w", name, err)
+		return fail("delete", path, err)
 	}
 }
 
@@ -187,7 +234,7 @@ func (l *Local) create(ctx context.Context, name string) (*localWriter, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", name, err)
+		return nil, fail("create", path, err)
 	}
 	return &localWriter{ctx: ctx, name: name, path: path, f: f}, nil
 }
@@ -229,9 +276,12 @@ func (w *localWriter) Write(b []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}
+	if w.f == nil {
+		return 0, fmt.Errorf("write %s: %w", w.name, fs.ErrClosed)
+	}
 	n, err := w.f.Write(b)
 	if err != nil {
-		return n, fmt.Errorf("write %s: %w", w.name, err)
+		return n, fail("write", w.path, err)
 	}
 	return n, nil
 }
@@ -245,7 +295,7 @@ func (w *localWriter) Commit() error {
 		return err
 	}
 	if err := w.f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", w.name, err)
+		return fail("write", w.path, err)
 	}
 	var err error
 	if w.replace {
@@ -257,9 +307,12 @@ func (w *localWriter) Commit() error {
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("create %s: %w", w.name, ErrExist)
 	case err != nil:
-		return fmt.Errorf("create %s: %w", w.name, err)
+		return fail("create", w.path, err)
 	}
-	return syncDir(filepath.Dir(w.path))
+	if err := syncDir(filepath.Dir(w.path)); err != nil {
+		return fail("create", w.path, err)
+	}
+	return nil
 }
 
 func (w *localWriter) Abort() {
@@ -312,30 +365,31 @@ func (l *Local) linkFrom(src Store, srcName, dstName string) (bool, error) {
 // List implements [Store].
 func (l *Local) List(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		dir, _, found := cutLast(prefix)
-		if found && !fs.ValidPath(dir) {
-			yield(Info{}, fmt.Errorf("list %q: %w", prefix, ErrName))
+		if err := CheckPrefix(prefix); err != nil {
+			yield(Info{}, err)
 			return
 		}
+		dir, _, _ := cutLast(prefix)
 		l.walk(ctx, dir, prefix, after, yield)
 	}
 }
 
 // walk lists one folder and those in it, and tells whether to go on.
 func (l *Local) walk(ctx context.Context, dir, prefix, after string, yield func(Info, error) bool) bool {
-	fail := func(err error) bool {
-		yield(Info{}, fmt.Errorf("list %q: %w", prefix, err))
+	stop := func(err error) bool {
+		yield(Info{}, err)
 		return false
 	}
 	if err := ctx.Err(); err != nil {
-		return fail(err)
+		return stop(fmt.Errorf("list %q: %w", prefix, err))
 	}
-	entries, err := os.ReadDir(filepath.Join(l.root, filepath.FromSlash(dir)))
+	folder := filepath.Join(l.root, filepath.FromSlash(dir))
+	entries, err := os.ReadDir(folder)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return true
 		}
-		return fail(err)
+		return stop(fail("list", folder, err))
 	}
 	// Objects sort by their whole names: a folder's as if it ended in a slash.
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(sortName(a), sortName(b)) })
@@ -361,7 +415,7 @@ func (l *Local) walk(ctx context.Context, dir, prefix, after string, yield func(
 			continue // deleted since the folder was read
 		}
 		if err != nil {
-			return fail(err)
+			return stop(fail("list", folder, err))
 		}
 		if !yield(Info{Name: name, Size: info.Size(), ModTime: info.ModTime()}, nil) {
 			return false

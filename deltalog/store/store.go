@@ -1,10 +1,18 @@
 // Package store is the small part of an object store that a Delta table
 // needs: whole objects, created once, found by name.
 //
+// [Local] keeps them as files, [Memory] in memory, and package store/s3 in a
+// bucket. Package store/stores opens any of them by URI. Another kind is a type
+// with the methods of [Store] that passes store/storetest.Run. The package
+// knows nothing of Delta.
+//
 // Names are slash-separated, relative, and in the form that [io/fs.ValidPath]
 // accepts, so they cannot leave the root of their store. Objects are never
-// changed once they are there, except through [Store.Put]. The package knows
-// nothing of Delta, and it has no implementation for remote stores yet.
+// changed once they are there, except through [Store.Put].
+//
+// A commit of a table is one call of PutIfAbsent, and two writers at the same
+// time are told apart by its promise alone. Not every server keeps it: [Probe]
+// finds out.
 package store
 
 import (
@@ -26,6 +34,10 @@ var (
 	ErrExist = fs.ErrExist
 	// ErrName says that a name is not one a store can hold.
 	ErrName = errors.New("not a valid object name")
+	// ErrPermission says that the object may not be read or written.
+	ErrPermission = fs.ErrPermission
+	// ErrUnconditional says that a store breaks the promise of PutIfAbsent.
+	ErrUnconditional = errors.New("the store replaces objects that are there already")
 	// ErrUnsupported says that no implementation serves a URI.
 	ErrUnsupported = errors.New("store not supported")
 )
@@ -100,9 +112,18 @@ func CheckName(name string) error {
 	return nil
 }
 
+// CheckPrefix returns an error wrapping ErrName unless prefix can begin the name
+// of an object. Empty, it begins all of them.
+func CheckPrefix(prefix string) error {
+	if dir, _, found := cutLast(prefix); found && !fs.ValidPath(dir) {
+		return fmt.Errorf("list %q: %w", prefix, ErrName)
+	}
+	return nil
+}
+
 // OpenURI returns the store at a URI: file:///path, or a path on this machine.
 // Nothing is created or looked at before the first use. Other schemes give
-// ErrUnsupported.
+// ErrUnsupported; package store/stores knows s3:// as well.
 func OpenURI(uri string) (Store, error) {
 	scheme, rest, found := strings.Cut(uri, "://")
 	switch {
@@ -117,7 +138,7 @@ func OpenURI(uri string) (Store, error) {
 		}
 		return NewLocal(path)
 	}
-	return nil, fmt.Errorf("open store %q: %w: there is no store for %s:// yet, use file:///path", uri, ErrUnsupported, scheme)
+	return nil, fmt.Errorf("open store %q: %w: %s:// is none of file:///path, a path, or, where package store/stores opens it, s3://bucket/prefix", uri, ErrUnsupported, scheme)
 }
 
 // Link places the object srcName of src under dstName in dst, or returns

@@ -1,5 +1,5 @@
 // Package local runs real servers on this machine: PostgreSQL, a Kafka broker
-// and Temporal, for tests, the demo and `make up`.
+// and Temporal, for tests, the demo and `make up`, and an S3 server for tests.
 //
 // Every server is a process of its own that listens on 127.0.0.1. Programs
 // that this takes are fetched through package registries and built once into

@@ -27,7 +27,7 @@ func needServers(t *testing.T) {
 func TestServersComeBackAfterSIGKILLAndRestart(t *testing.T) {
 	s := Shared(t, Options{})
 	ctx := t.Context()
-	for _, p := range []*Process{s.Postgres.Process, s.Kafka.Process, s.Temporal.Process} {
+	for _, p := range []*Process{s.Postgres.Process, s.Kafka.Process, s.Temporal.Process, SharedS3(t).Process} {
 		t.Run(p.name, func(t *testing.T) {
 			if err := p.probe(ctx); err != nil {
 				t.Fatal(err)

@@ -45,6 +45,16 @@ func (p *place) temporalProgram(ctx context.Context) (string, error) {
 	})
 }
 
+// s3Program returns the path of the S3 server, built on first use.
+func (p *place) s3Program(ctx context.Context) (string, error) {
+	return p.build(ctx, tool{
+		name:    "versitygw",
+		dir:     filepath.Join(p.repo, "deploy", "local", "s3"),
+		pkg:     "github.com/versity/versitygw/cmd/versitygw",
+		message: "building an S3 server from the Go proxy, once: some 3 minutes on two cores",
+	})
+}
+
 // tool is a program that is built from a module in this repository.
 type tool struct {
 	name    string

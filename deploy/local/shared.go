@@ -15,6 +15,7 @@ var shared struct {
 	postgres once[*Postgres]
 	kafka    once[*Kafka]
 	temporal once[*Temporal]
+	s3       once[*S3]
 }
 
 // once remembers the first outcome of a start.
@@ -70,7 +71,11 @@ func CloseShared() error {
 	if t := shared.temporal.value; t != nil {
 		errs = append(errs, t.Close())
 	}
+	if s := shared.s3.value; s != nil {
+		errs = append(errs, s.Close())
+	}
 	shared.postgres, shared.kafka, shared.temporal = once[*Postgres]{}, once[*Kafka]{}, once[*Temporal]{}
+	shared.s3 = once[*S3]{}
 	return errors.Join(errs...)
 }
 
@@ -99,6 +104,16 @@ func SharedTemporal(t testing.TB) *Temporal {
 	t.Helper()
 	return share(t, &shared.temporal, func(ctx context.Context) (*Temporal, error) {
 		return StartTemporal(ctx, TemporalOptions{})
+	})
+}
+
+// SharedS3 returns an S3 server that all tests of this binary share, so each
+// makes a bucket of its own. Its domain is s3.test. It skips the test under
+// -short.
+func SharedS3(t testing.TB) *S3 {
+	t.Helper()
+	return share(t, &shared.s3, func(ctx context.Context) (*S3, error) {
+		return StartS3(ctx, S3Options{Domain: "s3.test"})
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/stores"
 )
 
 // Newest asks for the newest version of a table.
@@ -27,7 +28,7 @@ type View struct {
 
 // Open opens a table by URI or path, at a version or [Newest].
 func Open(ctx context.Context, uri string, version deltalog.Version) (*View, error) {
-	st, err := store.OpenURI(uri)
+	st, err := stores.OpenURI(ctx, uri)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", uri, err)
 	}

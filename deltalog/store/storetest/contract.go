@@ -36,7 +36,16 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a sub-store is a view", sub},
 		{"links share objects", link},
 		{"an ended context ends operations", ended},
+		{"an ended context ends reads and writes that have begun", endedRead},
 		{"callers keep their bytes", ownership},
+		{"a large object comes back whole and in parts", large},
+		{"a large object that is aborted never appears", abortLarge},
+		{"a large object does not replace", createTakenLarge},
+		{"of racing writers of both kinds one wins", raceCreate},
+		{"what is replaced is never mixed with what was", unmixed},
+		{"reads at the edges", edges},
+		{"listings are whole however long", listMany},
+		{"a probe finds conditions honoured", probe},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}

@@ -23,6 +23,12 @@ const (
 	Delete      Op = "delete"
 )
 
+// Parts of operations, which a [Faulty] reports to its Cut alone.
+const (
+	Read  Op = "read"  // of an opened object
+	Write Op = "write" // to an object that is being created
+)
+
 // Faulty passes calls on to a store and fails where its functions say so. It
 // serves to count operations too.
 type Faulty struct {
@@ -35,6 +41,10 @@ type Faulty struct {
 	// although the effect is there, like a lost reply. Nil means never. It may
 	// be called concurrently.
 	After func(op Op, name string) error
+	// Cut is called in the middle of a Get, List, Read or Write, when half the
+	// bytes or names have passed; its error ends the operation there. Nil means
+	// never. It may be called concurrently.
+	Cut func(op Op, name string) error
 }
 
 func (f *Faulty) before(op Op, name string) error {
@@ -65,8 +75,13 @@ func (f *Faulty) do(op Op, name string, run func() error) error {
 // Get implements [store.Store].
 func (f *Faulty) Get(ctx context.Context, name string) (b []byte, err error) {
 	err = f.do(Get, name, func() (err error) {
-		b, err = f.Store.Get(ctx, name)
-		return err
+		if b, err = f.Store.Get(ctx, name); err != nil {
+			return err
+		}
+		if f.Cut == nil {
+			return nil
+		}
+		return f.Cut(Get, name)
 	})
 	if err != nil {
 		return nil, err
@@ -87,7 +102,7 @@ func (f *Faulty) OpenRange(ctx context.Context, name string) (store.Reader, int6
 		_ = r.Close()
 		return nil, 0, err
 	}
-	return r, size, nil
+	return &faultyReader{Reader: r, f: f, name: name}, size, nil
 }
 
 // PutIfAbsent implements [store.Store].
@@ -119,13 +134,43 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 			yield(store.Info{}, err)
 			return
 		}
-		for info, err := range f.Store.List(ctx, prefix, after) {
+		for info, err := range f.list(ctx, prefix, after) {
 			if !yield(info, err) || err != nil {
 				return
 			}
 		}
 		if err := f.after(List, prefix); err != nil {
 			yield(store.Info{}, err)
+		}
+	}
+}
+
+// list lists, and may be cut in the middle.
+func (f *Faulty) list(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
+	if f.Cut == nil {
+		return f.Store.List(ctx, prefix, after)
+	}
+	return func(yield func(store.Info, error) bool) {
+		var infos []store.Info
+		var end error
+		for info, err := range f.Store.List(ctx, prefix, after) {
+			if end = err; err == nil {
+				infos = append(infos, info)
+			}
+		}
+		for i, info := range infos {
+			if i == len(infos)/2 {
+				if err := f.Cut(List, prefix); err != nil {
+					yield(store.Info{}, err)
+					return
+				}
+			}
+			if !yield(info, nil) {
+				return
+			}
+		}
+		if end != nil {
+			yield(store.Info{}, end)
 		}
 	}
 }
@@ -142,16 +187,52 @@ func (f *Faulty) Sub(dir string) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Faulty{Store: sub, Before: f.Before, After: f.After}, nil
+	return &Faulty{Store: sub, Before: f.Before, After: f.After, Cut: f.Cut}, nil
 }
 
 // URI implements [store.Store].
 func (f *Faulty) URI() string { return f.Store.URI() }
 
+type faultyReader struct {
+	store.Reader
+	f    *Faulty
+	name string
+}
+
+func (r *faultyReader) ReadAt(b []byte, off int64) (int, error) {
+	if r.f.Cut == nil {
+		return r.Reader.ReadAt(b, off)
+	}
+	n, err := r.Reader.ReadAt(b[:len(b)/2], off)
+	if err != nil {
+		return n, err
+	}
+	if err := r.f.Cut(Read, r.name); err != nil {
+		return n, err
+	}
+	m, err := r.Reader.ReadAt(b[n:], off+int64(n))
+	return n + m, err
+}
+
 type faultyWriter struct {
 	store.Writer
 	f    *Faulty
 	name string
+}
+
+func (w *faultyWriter) Write(b []byte) (int, error) {
+	if w.f.Cut == nil {
+		return w.Writer.Write(b)
+	}
+	n, err := w.Writer.Write(b[:len(b)/2])
+	if err != nil {
+		return n, err
+	}
+	if err := w.f.Cut(Write, w.name); err != nil {
+		return n, err
+	}
+	m, err := w.Writer.Write(b[n:])
+	return n + m, err
 }
 
 func (w *faultyWriter) Commit() error {

@@ -1,0 +1,469 @@
+package s3
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+func TestOutcomesOfAConditionalPut(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(*http.Request) (*http.Response, error)
+		after  func(*http.Request, *http.Response) (*http.Response, error)
+		theirs bool // another writer has the name
+		want   error
+		log    string
+	}{
+		{name: "won", log: "PUT"},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT"},
+		{name: "request lost", before: once("PUT", loseRequest), log: "PUT PUT"},
+		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: ErrDoubt, log: "PUT PUT"},
+		{name: "reply lost", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT"},
+		{name: "conflict", before: once("PUT", refuse(409, "ConditionalRequestConflict")), log: "PUT PUT"},
+		{name: "conflict, taken", before: once("PUT", refuse(409, "ConditionalRequestConflict")), theirs: true, want: store.ErrExist, log: "PUT PUT"},
+		{name: "busy", before: once("PUT", refuse(503, "SlowDown")), log: "PUT PUT"},
+		{name: "busy, taken", before: once("PUT", refuse(503, "SlowDown")), theirs: true, want: ErrDoubt, log: "PUT PUT"},
+		{name: "internal error", before: once("PUT", refuse(500, "InternalError")), log: "PUT PUT"},
+		{name: "denied", before: once("PUT", refuse(403, "AccessDenied")), want: store.ErrPermission, log: "PUT"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, w := through(t)
+			if c.theirs {
+				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
+					t.Fatal(err)
+				}
+				w.take()
+			}
+			w.before, w.after = c.before, c.after
+			err := s.PutIfAbsent(t.Context(), "x", []byte("ours"))
+			if !errors.Is(err, c.want) {
+				t.Fatalf("got error %v, want %v", err, c.want)
+			}
+			if errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
+				t.Fatalf("the doubt is lost: %v", err)
+			}
+			if log := w.take(); log != c.log {
+				t.Fatalf("sent %s, want %s", log, c.log)
+			}
+			w.before, w.after = nil, nil
+			if b, err := s.Get(t.Context(), "x"); !errors.Is(c.want, store.ErrPermission) && (err != nil || string(b) != "ours" != c.theirs) {
+				t.Fatalf("it holds %q, %v", b, err)
+			}
+		})
+	}
+}
+
+func TestRequestsAreRepeatedAndNotForEver(t *testing.T) {
+	for name, act := range map[string]func(t *testing.T, s *Store) error{
+		"GET": func(t *testing.T, s *Store) error { _, err := s.Get(t.Context(), "x"); return err },
+		"GET a range": func(t *testing.T, s *Store) error {
+			r, _, err := s.OpenRange(t.Context(), "x")
+			if err == nil {
+				err = r.Close()
+			}
+			return err
+		},
+		"PUT":    func(t *testing.T, s *Store) error { return s.Put(t.Context(), "x", []byte("2")) },
+		"DELETE": func(t *testing.T, s *Store) error { return s.Delete(t.Context(), "x") },
+		"LIST": func(t *testing.T, s *Store) error {
+			for _, err := range s.List(t.Context(), "", "") {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, w := through(t)
+			if err := s.Put(t.Context(), "x", []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+			step, _, _ := strings.Cut(name, " ")
+			w.take()
+			w.before = once(step, refuse(503, "SlowDown"))
+			if err := act(t, s); err != nil {
+				t.Fatalf("one refusal ended it: %v", err)
+			}
+			if log := w.take(); log != step+" "+step {
+				t.Fatalf("sent %s", log)
+			}
+			w.before = func(*http.Request) (*http.Response, error) { return nil, errCut }
+			if err := act(t, s); !errors.Is(err, errCut) || !strings.Contains(err.Error(), "s3://"+s.name+"/") {
+				t.Fatalf("got error %v", err)
+			}
+			if n := len(strings.Fields(w.take())); n != attempts {
+				t.Fatalf("sent %d times, want %d", n, attempts)
+			}
+		})
+	}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+func TestAnswersThatBreakOffAreContinued(t *testing.T) {
+	s, w := through(t)
+	want := random(3 << 20)
+	if err := s.Put(t.Context(), "x", want); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := s.OpenRange(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	w.take()
+	w.after = cutBody(1 << 20)
+	got := make([]byte, 5<<19)
+	if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, want[:len(got)]) {
+		t.Fatalf("read other bytes, or none: %v", err)
+	}
+	if log := w.take(); log != "GET GET GET" {
+		t.Fatalf("sent %s", log)
+	}
+	w.after = cutBody(100) // which never reaches the end of a whole one
+	if _, err := s.Get(t.Context(), "x"); !errors.Is(err, errCut) {
+		t.Fatalf("got error %v", err)
+	}
+}
+
+// Readers of Parquet ask for eight bytes at the end, the footer before them,
+// and then for pages.
+func TestSmallReadsShareRequests(t *testing.T) {
+	s, w := through(t)
+	const size = 4 << 20
+	want := random(size)
+	if err := s.Put(t.Context(), "x", want); err != nil {
+		t.Fatal(err)
+	}
+	w.take()
+	r, _, err := s.OpenRange(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	read := func(at, n int64) {
+		t.Helper()
+		b := make([]byte, n)
+		if _, err := r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(b, want[at:at+n]) {
+			t.Fatalf("read %d bytes at %d: %v", n, at, err)
+		}
+	}
+	read(size-8, 8)
+	read(size-5000, 5000)
+	if log := w.take(); log != "GET" {
+		t.Fatalf("size and footer took %s", log)
+	}
+	for at := int64(0); at < 1<<20; at += 8 {
+		read(at, 8)
+	}
+	if n := len(strings.Fields(w.take())); n > 5 {
+		t.Fatalf("a MiB read by eight bytes took %d requests", n)
+	}
+	read(1<<20, 3<<20)
+	if n := len(strings.Fields(w.take())); n > 2 {
+		t.Fatalf("3 MiB read at once took %d requests", n)
+	}
+}
+
+func TestReadersHoldBoundedMemory(t *testing.T) {
+	s, _ := through(t)
+	size := int64(48 << 20)
+	up, err := s.Create(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	opened, _, err := s.OpenRange(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = opened.Close() }()
+	b := make([]byte, 300<<10)
+	for at := int64(0); at < size; at += int64(len(b)) {
+		if _, err := opened.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		r := opened.(*reader)
+		held := int64(0)
+		for _, w := range r.windows {
+			held += int64(len(w.bytes))
+		}
+		if held > maxKept || held != r.kept {
+			t.Fatalf("holds %d bytes, counts %d", held, r.kept)
+		}
+	}
+}
+
+func TestAnswersThatMakeNoSenseAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, contentRange string
+		size               int
+		words              string
+	}{
+		{name: "the whole object", size: tailBytes + 1, words: "ignores Range"},
+		{name: "no length", contentRange: "bytes 0-9/*", size: 10, words: "bytes 0-9/*"},
+		{name: "smaller than its end", contentRange: "bytes 0-9/5", size: 10, words: "bytes 0-9/5"},
+		{name: "no range", contentRange: "all", size: 10, words: "all"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := 0
+			s := answering(t, func() (*http.Response, error) {
+				n++
+				resp, err := refuse(206, "")()
+				resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, c.size))), int64(c.size)
+				resp.Header.Set("Content-Length", fmt.Sprint(c.size))
+				if c.contentRange != "" {
+					resp.Header.Set("Content-Range", c.contentRange)
+				}
+				return resp, err
+			})
+			_, _, err := s.OpenRange(t.Context(), "x")
+			oneSentence(t, err, "s3://lake/shop/x", c.words)
+			if n != 1 {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
+
+func TestAnObjectThatIsReplacedWhileOpenGivesAnError(t *testing.T) {
+	s, _ := through(t)
+	if err := s.Put(t.Context(), "x", make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := s.OpenRange(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if err := s.Put(t.Context(), "x", bytes.Repeat([]byte{1}, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadAt(make([]byte, 10), 0); err == nil || !strings.Contains(err.Error(), "replaced") {
+		t.Fatalf("got error %v", err)
+	}
+}
+
+// uploads returns how many uploads the server keeps unfinished.
+func uploads(t *testing.T, s *Store) int {
+	t.Helper()
+	out, err := s.client.ListMultipartUploads(t.Context(), &sdk.ListMultipartUploadsInput{Bucket: &s.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(out.Uploads)
+}
+
+func TestLargeObjectsAreSentInPartsOfBoundedMemory(t *testing.T) {
+	s, w := through(t)
+	want := random(6*minPartBytes + 1)
+	up, err := s.Create(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Abort()
+	for at := 0; at < len(want); at += 1 << 20 {
+		if _, err := up.Write(want[at:min(at+1<<20, len(want))]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made := up.(*writer).made; made > defaultUploads+1 {
+		t.Errorf("made %d buffers, want %d at most", made, defaultUploads+1)
+	}
+	if err := up.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	log := w.take()
+	if strings.Count(log, "part") != 7 || !strings.HasPrefix(log, "begin ") || !strings.HasSuffix(log, " complete") {
+		t.Errorf("sent %s", log)
+	}
+	if b, err := s.Get(t.Context(), "x"); err != nil || !bytes.Equal(b, want) {
+		t.Fatalf("other bytes came back: %v", err)
+	}
+
+	up, err = s.Create(t.Context(), "small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Write(want[:minPartBytes]); err != nil {
+		t.Fatal(err)
+	}
+	w.take()
+	if err := up.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if log := w.take(); log != "PUT" {
+		t.Errorf("an object of one part took %s", log)
+	}
+}
+
+func TestOutcomesOfALargeObject(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(*http.Request) (*http.Response, error)
+		after  func(*http.Request, *http.Response) (*http.Response, error)
+		theirs bool
+		want   error
+		ends   string // the last steps
+		there  bool
+	}{
+		{name: "won", ends: "complete", there: true},
+		{name: "taken", theirs: true, want: store.ErrExist, ends: "complete abort", there: true},
+		{name: "a part is repeated", before: once("part", loseRequest), ends: "complete", there: true},
+		{name: "completion lost", before: once("complete", loseRequest), ends: "complete complete", there: true},
+		{name: "completion's reply lost", after: loseReply("complete"), ends: "complete complete", there: true},
+		{
+			name: "completion's reply lost, upload gone", after: loseReply("complete"), before: second("complete", refuse(404, "NoSuchUpload")),
+			ends: "complete complete HEAD", there: true,
+		},
+		{
+			name: "completion's reply lost, name taken", after: loseReply("complete"), before: second("complete", refuse(412, "PreconditionFailed")),
+			ends: "complete complete HEAD", there: true,
+		},
+		{
+			name: "completion lost, taken", before: once("complete", loseRequest), theirs: true,
+			want: store.ErrExist, ends: "complete complete HEAD abort", there: true,
+		},
+		{name: "conflict", before: once("complete", refuse(409, "ConditionalRequestConflict")), ends: "complete complete", there: true},
+		{
+			name: "parts fail", want: errCut, ends: "abort",
+			before: func(r *http.Request) (*http.Response, error) {
+				if step(r) == "part" {
+					return nil, errCut
+				}
+				return nil, nil
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, w := through(t)
+			if c.theirs {
+				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.before, w.after = c.before, c.after
+			err := func() error {
+				up, err := s.Create(t.Context(), "x")
+				if err != nil {
+					return err
+				}
+				defer up.Abort()
+				if _, err := up.Write(random(2*minPartBytes + 1)); err != nil {
+					return err
+				}
+				return up.Commit()
+			}()
+			if !errors.Is(err, c.want) {
+				t.Fatalf("got error %v, want %v", err, c.want)
+			}
+			if log := w.take(); !strings.HasSuffix(log, c.ends) {
+				t.Errorf("sent %s, want %s at the end", log, c.ends)
+			}
+			w.before, w.after = nil, nil
+			if n := uploads(t, s); n != 0 {
+				t.Errorf("%d uploads are left unfinished", n)
+			}
+			b, err := s.Get(t.Context(), "x")
+			if c.there != (err == nil) || c.there && (string(b) == "theirs") != c.theirs {
+				t.Errorf("it holds %d bytes, %v", len(b), err)
+			}
+		})
+	}
+}
+
+func TestOutcomesOfAnObjectOfOnePart(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(*http.Request) (*http.Response, error)
+		after  func(*http.Request, *http.Response) (*http.Response, error)
+		theirs bool
+		want   error
+		log    string
+	}{
+		{name: "won", log: "PUT"},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT"},
+		{name: "reply lost", after: loseReply("PUT"), log: "PUT PUT HEAD"},
+		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: store.ErrExist, log: "PUT PUT HEAD"},
+		{
+			name: "never known", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT" + strings.Repeat(" HEAD", attempts),
+			before: func(r *http.Request) (*http.Response, error) {
+				if step(r) == "HEAD" {
+					return nil, errCut
+				}
+				return nil, nil
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, w := through(t)
+			if c.theirs {
+				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
+					t.Fatal(err)
+				}
+				w.take()
+			}
+			up, err := s.Create(t.Context(), "x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer up.Abort()
+			if _, err := up.Write([]byte("ours")); err != nil {
+				t.Fatal(err)
+			}
+			w.before, w.after = c.before, c.after
+			if err := up.Commit(); !errors.Is(err, c.want) || errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
+				t.Fatalf("got error %v, want %v", err, c.want)
+			}
+			if log := w.take(); log != c.log {
+				t.Fatalf("sent %s, want %s", log, c.log)
+			}
+		})
+	}
+}
+
+func TestObjectsAreEncryptedWithAKeyOfKMS(t *testing.T) {
+	s, w := through(t)
+	s.kmsKey = "alias/lake"
+	seen := map[string]string{}
+	w.before = func(r *http.Request) (*http.Response, error) {
+		if h := r.Header; h.Get("X-Amz-Server-Side-Encryption") != "" {
+			seen[step(r)] = fmt.Sprint(h.Get("X-Amz-Server-Side-Encryption"), " ", h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"))
+		}
+		return refuse(501, "NotImplemented")()
+	}
+	if err := s.PutIfAbsent(t.Context(), "x", nil); err == nil {
+		t.Fatal("the refusal is lost")
+	}
+	up, err := s.Create(t.Context(), "y")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Abort()
+	if _, err := up.Write(random(minPartBytes + 1)); err == nil {
+		t.Fatal("the refusal is lost")
+	}
+	if want := "aws:kms alias/lake"; seen["PUT"] != want || seen["begin"] != want {
+		t.Fatalf("asked for %v", seen)
+	}
+}

@@ -1,0 +1,94 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/millrace-io/millrace/deltalog/store"
+)
+
+// PutIfAbsent implements [store.Store]. See [ErrDoubt] for the outcome that is
+// neither.
+func (s *Store) PutIfAbsent(ctx context.Context, name string, b []byte) error {
+	key, err := s.key(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := s.probe(ctx); err != nil {
+		return err
+	}
+	return s.put(ctx, name, key, b, aws.String("*"), nil)
+}
+
+// Put implements [store.Store].
+func (s *Store) Put(ctx context.Context, name string, b []byte) error {
+	key, err := s.key(ctx, name)
+	if err != nil {
+		return err
+	}
+	return s.put(ctx, name, key, b, nil, nil)
+}
+
+// put writes an object with one request. Absent is the condition, or nil.
+func (s *Store) put(ctx context.Context, name string, key *string, b []byte, absent *string, metadata map[string]string) error {
+	in := &sdk.PutObjectInput{
+		Bucket: &s.name, Key: key, IfNoneMatch: absent, ContentLength: aws.Int64(int64(len(b))), Metadata: metadata,
+	}
+	in.ServerSideEncryption, in.SSEKMSKeyId = s.encryption()
+	err := s.try(ctx, int64(len(b)), func(ctx context.Context) error {
+		in.Body = bytes.NewReader(b)
+		_, err := s.client.PutObject(ctx, in)
+		return err
+	})
+	return s.placed(name, err, absent != nil)
+}
+
+// encryption returns what new objects are encrypted with; both are empty where
+// the bucket decides.
+func (s *Store) encryption() (types.ServerSideEncryption, *string) {
+	if s.kmsKey == "" {
+		return "", nil
+	}
+	return types.ServerSideEncryptionAwsKms, &s.kmsKey
+}
+
+// placed says what became of an object that was written.
+func (s *Store) placed(name string, err error, conditional bool) error {
+	if err == nil {
+		return nil
+	}
+	act := actWrite
+	if conditional {
+		act = actCreate
+	}
+	if status, _ := answer(err); status == http.StatusPreconditionFailed {
+		if d, ok := errors.AsType[*doubtful](err); ok {
+			err = fmt.Errorf("%w: %w", ErrDoubt, d.first)
+			return fmt.Errorf("%s s3://%s/%s%s: %w", act, s.name, s.prefix, name, err)
+		}
+	}
+	return s.fail(act, name, err)
+}
+
+// probe finds out, once, whether the store honours conditions.
+func (s *Store) probe(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proven {
+		return nil
+	}
+	// A bucket of its own, which trusts the store: the probe must not be probed.
+	b := &bucket{client: s.client, name: s.name, kmsKey: s.kmsKey, pause: s.pause, proven: true}
+	if err := store.Probe(ctx, &Store{bucket: b, prefix: s.prefix}); err != nil {
+		return err
+	}
+	s.proven = true
+	return nil
+}
