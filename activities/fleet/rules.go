@@ -307,7 +307,6 @@ func (r *reader) databases(p string, n ast.Node, f *File, shared defaults) {
 		r.places[dp] = at
 		if !databaseName.MatchString(name) {
 			r.fault(dp, at, "%q is not a name for a database here; use lower-case letters, digits, _ and -, beginning with a letter, at most 40 (the url has the real name)", name)
-			return
 		}
 		slot := strings.ReplaceAll(name, "-", "_")
 		if other, taken := slots[slot]; taken {
