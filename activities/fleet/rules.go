@@ -367,6 +367,11 @@ func (r *reader) secret(into *Secret) func(string, ast.Node) {
 	return func(p string, n ast.Node) {
 		v := r.resolve(n)
 		s, ok := scalar(v)
+		switch v.(type) {
+		case *ast.AliasNode, *ast.TagNode: // what YAML takes for a name may be the secret
+			r.fault(p, n.GetToken(), "%s", errLiteral)
+			return
+		}
 		if !ok {
 			r.wrongKind(p, n, "env:NAME or file:/PATH")
 			return
