@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/client"
@@ -33,8 +32,6 @@ type Config struct {
 	DataDir string
 	// Memory is the budget for rows, in bytes.
 	Memory int64
-	// HeartbeatTimeout is that of the fleet file.
-	HeartbeatTimeout time.Duration
 	// Temporal is the service that runs the workflows.
 	Temporal client.Client
 	// Brokers and KafkaTLS say where Kafka is; KafkaTLS is nil for plain text,

@@ -113,7 +113,7 @@ func newSite(b testing.TB, memory int64) *bench {
 	name := fmt.Sprintf("bench%d_%d", os.Getpid(), benchmarks.Add(1))
 	temporal := &temporalServer{markers: map[string]bool{}, parked: map[uint32]*Reason{}}
 	a, err := New(Config{
-		Worker: "bench", DataDir: b.TempDir(), Memory: memory, HeartbeatTimeout: 30 * time.Second, Temporal: temporal,
+		Worker: "bench", DataDir: b.TempDir(), Memory: memory, Temporal: temporal,
 		Brokers: kafka.Brokers, AllowInsecure: true, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -15,9 +15,6 @@ import (
 	"github.com/millrace-io/millrace/activities/internal/topic"
 )
 
-// markerPrefix is the prefix of the logical messages that carry markers.
-const markerPrefix = "millrace.marker"
-
 const (
 	// confirmEvery is how often PostgreSQL is told what it may forget.
 	confirmEvery = time.Second
@@ -161,8 +158,11 @@ func (c *capturer) message(m *pgoutput.Message) error {
 	case pgoutput.Relation:
 		return c.relation(m.Relation)
 	case pgoutput.Logical:
-		if m.Prefix == markerPrefix && m.Transactional {
-			return c.publisher.Marker(string(m.Content))
+		if m.Prefix != markerPrefix || !m.Transactional {
+			return nil
+		}
+		if token := string(m.Content); checkMarker(token) == nil {
+			return c.publisher.Marker(token)
 		}
 	case pgoutput.Commit:
 		c.inTx = false

@@ -45,6 +45,9 @@ type class struct {
 	remedy   string
 }
 
+// again is the remedy where only a new epoch helps.
+const again = "millrace remove {db} --yes, then millrace apply, which copies every table again"
+
 // classes is the taxonomy: the first that errors.Is finds decides.
 var classes = []class{
 	{syscall.ENOSPC, "DISK_FULL", retry, true, "free space on that disk"},
@@ -53,16 +56,16 @@ var classes = []class{
 	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL), then: millrace resume {db}"},
 	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL; then: millrace resume {db}"},
 	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads, then: millrace resume {db}"},
-	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
-	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: " + again},
+	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: " + again},
 	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server, or: millrace remove {db} --yes --force, then millrace apply"},
-	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "millrace resume {db} makes the publications again"},
+	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "changes were lost at the source: " + again},
 	{pgsource.ErrConfig, "SOURCE_CONFIG", park, true, "correct url: in the fleet file, then: millrace apply"},
 	{pgsource.ErrNoDatabase, "NO_DATABASE", park, true, "correct url: in the fleet file, then: millrace apply"},
 	{pgsource.ErrNoTables, "SOURCE_NO_TABLES", park, true, "correct tables: in the fleet file, then: millrace apply"},
 	{pgsource.ErrVersion, "SOURCE_VERSION", park, true, "upgrade the server, then: millrace resume {db}"},
 	{ErrNotCaughtUp, "NOT_CAUGHT_UP", park, true, ""},
-	{pgsource.ErrSlotMissing, "SLOT_LOST", park, true, "changes were lost at the source: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{pgsource.ErrSlotMissing, "SLOT_LOST", park, true, "changes were lost at the source: " + again},
 	{pgsource.ErrTableGone, "TABLE_GONE", park, false, ""},
 	{pgsource.ErrSuperseded, "SUPERSEDED", retry, true, ""},
 	{pgsource.ErrBlocked, "SOURCE_BLOCKED", retry, true, "end the transaction that stays open"},
@@ -72,14 +75,14 @@ var classes = []class{
 	{pgsource.ErrSlotActive, "SLOT_ACTIVE", retry, true, ""},
 	{pgsource.ErrUnreachable, "SOURCE_UNREACHABLE", retry, true, "check that the server runs and that the worker can reach it"},
 	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume {db}"},
-	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "the topic is gone, and changes with it: millrace remove {db} --yes, then millrace apply, which copies every table again"},
-	{topic.ErrRecord, "MALFORMED_RECORD", park, true, "others write into the topic: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "the topic is gone, and changes with it: " + again},
+	{topic.ErrRecord, "MALFORMED_RECORD", park, true, "others write into the topic: " + again},
 	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume {db}"},
 	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume {db}"},
 	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic, then: millrace resume {db} copies the table again"},
-	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: millrace remove {db} --yes, then millrace apply, which copies every table again"},
-	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: millrace remove {db} --yes, then millrace apply, which copies every table again"},
-	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: millrace remove {db} --yes, then millrace apply, which copies every table again"},
+	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: " + again},
+	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: " + again},
+	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: " + again},
 	{topic.ErrUnreachable, "KAFKA_UNREACHABLE", retry, true, "check that the brokers run and that the worker can reach them"},
 	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (columns: {schema.table.column: string}) and apply it"},
 	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct columns: in the fleet file, then: millrace apply"},
@@ -149,6 +152,8 @@ func remedy(err error, c *class) string {
 	switch {
 	case errors.As(err, &value) && errors.Is(err, pgtype.ErrUnrepresentable):
 		return fmt.Sprintf("correct the value at the source, or read the column as text: columns: {%s.%s: string} under {db}: in the fleet file; then: millrace apply", value.Table, value.Column)
+	case errors.As(err, &source) && source.Code == "SLOT_FOREIGN":
+		return source.Remedy + "\nthen: " + again
 	case errors.As(err, &source) && source.Remedy != "" && c.act != park:
 		return source.Remedy
 	case errors.As(err, &source) && source.Remedy != "" && !errors.Is(err, pgsource.ErrSlotLost) && !errors.Is(err, pgsource.ErrSlotMissing):

@@ -401,7 +401,7 @@ func (c *committer) unknown(tr *topic.Tracker, oid uint32, err error) error {
 		c.tables[oid] = m
 	}
 	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
-		Code: "SCHEMA_UNKNOWN", Message: err.Error(), Remedy: "the shape of the table's rows is gone from the schemas topic: millrace remove {db} --yes, then millrace apply, which copies every table again",
+		Code: CodeSchemaUnknown, Message: err.Error(), Remedy: "the shape of the table's rows is gone from the schemas topic: millrace remove {db} --yes, then millrace apply, which copies every table again",
 	}}})
 }
 
@@ -618,7 +618,7 @@ func (c *committer) decode(m *mirrored, upTo change.Position) error {
 		}
 		if err := c.cursor.Err(); err != nil {
 			return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
-				Code: "KAFKA_CORRUPT", Message: err.Error(), Remedy: "report this: a record of the topic cannot be read",
+				Code: CodeKafkaCorrupt, Message: err.Error(), Remedy: "report this: a record of the topic cannot be read",
 			}}})
 		}
 		grown := m.batch.Size() - before
@@ -681,7 +681,7 @@ func (c *committer) renamed(m *mirrored, shape *change.Table) error {
 	}
 	err := fmt.Errorf("table %s is called %s now", m.table, shape)
 	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
-		Code: "TABLE_RENAMED", Message: err.Error(), Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
+		Code: CodeTableRenamed, Message: err.Error(), Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
 	}}})
 }
 

@@ -59,7 +59,7 @@ func (x *bench) until(what string, done func() bool) {
 // caughtUp waits until the lake has what is committed now.
 func (x *bench) caughtUp() {
 	x.b.Helper()
-	token := fmt.Sprint(rand.Int64())
+	token := fmt.Sprintf("test.%d", rand.Int64())
 	if _, err := x.sql.EmitMarker(context.Background(), markerPrefix, token); err != nil {
 		x.b.Fatal(err)
 	}
@@ -343,6 +343,43 @@ func TestMarkersAreToldOnlyWhenEverythingBeforeIsReadable(t *testing.T) {
 	}
 	if _, err := lane.stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestMessagesOfOthersUnderOurPrefixStopNothing(t *testing.T) {
+	x := newTestSite(t, 32<<20, "CREATE TABLE a (id int PRIMARY KEY)")
+	capture := x.run(x.a.Capture, CaptureInput{DB: x.db, Epoch: x.in.Epoch, SystemID: x.in.SystemID, Timeline: x.in.Timeline})
+	lane := x.commitLane(nil)
+	x.exec("SELECT pg_logical_emit_message(true, 'millrace.marker', repeat('x', 5000))",
+		"SELECT pg_logical_emit_message(true, 'millrace.marker', repeat('x', 5000) || '.1')",
+		"SELECT pg_logical_emit_message(true, 'millrace.marker', '')",
+		"SELECT pg_logical_emit_message(true, 'millrace.marker', 'hello')",
+		"INSERT INTO a VALUES (1)")
+	x.caughtUp()
+	x.equal()
+	if x.temporal.passed("hello") {
+		t.Error("the message of somebody else was told as a marker")
+	}
+	if _, err := lane.stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := capture.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnlyTokensOfRequestsAreMarkers(t *testing.T) {
+	for _, token := range []string{"0b3c7f6e-6d0e-4f0e-9a3e-2f1d5c7b8a90.1", "test.9223372036854775807"} {
+		if err := checkMarker(token); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, token := range []string{
+		"", "hello", ".1", "a.", "a.x", "a b.1", "a.1\n", "\x00.1", "ä.1", strings.Repeat("x", topic.MaxToken) + ".1",
+	} {
+		if checkMarker(token) == nil {
+			t.Errorf("%.40q is taken for a marker", token)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -28,14 +27,15 @@ const (
 // cancelled or the worker stops.
 func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
 	info := activity.GetInfo(ctx)
-	taken := a.alive(ctx) // a cut waits for transactions that are open
+	taking, p, taken := a.pulse(ctx)
 	defer taken()
-	sql, err := a.source(ctx, &in.DB, "hold/"+info.WorkflowExecution.RunID)
+	sql, err := a.source(taking, &in.DB, "hold/"+info.WorkflowExecution.RunID)
 	if err != nil {
 		return err
 	}
 	defer sql.Close()
-	cut, err := sql.Cut(ctx)
+	p.phase(cutWithin)
+	cut, err := sql.Cut(taking)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,8 @@ func (a *Activities) Hold(ctx context.Context, in HoldInput) error {
 // chunks.
 func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, error) {
 	var out PlanResult
-	defer a.alive(ctx)()
+	ctx, p, stop := a.pulse(ctx)
+	defer stop()
 	sql, err := a.source(ctx, &in.DB, "copy")
 	if err != nil {
 		return out, err
@@ -86,14 +87,17 @@ func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, er
 	if err != nil {
 		return out, err
 	}
+	p.phase(readWithin)
 	chunks, err := sql.Plan(ctx, in.Cut.Snapshot, t, chunkBytes)
 	for bytes := int64(chunkBytes); err == nil && len(chunks) > maxChunks && bytes < chunkBytes*maxChunks; {
 		bytes *= int64(len(chunks)+maxChunks-1) / maxChunks
+		p.phase(readWithin)
 		chunks, err = sql.Plan(ctx, in.Cut.Snapshot, t, bytes)
 	}
 	if err != nil {
 		return out, err
 	}
+	p.phase(jobWithin)
 	m, err := a.mirror(ctx, &in.DB, t)
 	if err != nil {
 		return out, err
@@ -114,27 +118,16 @@ func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, er
 // CopyChunk copies one chunk into the lake, in one commit.
 func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult, error) {
 	var out ChunkResult
-	beats, stop := context.WithCancel(ctx)
+	ctx, p, stop := a.pulse(ctx)
 	defer stop()
-	var rows atomic.Int64
-	go func() { // progress alone is told
-		tick := time.NewTicker(max(a.cfg.HeartbeatTimeout/4, 100*time.Millisecond))
-		defer tick.Stop()
-		for {
-			select {
-			case <-beats.Done():
-				return
-			case <-tick.C:
-				activity.RecordHeartbeat(beats, rows.Load())
-			}
-		}
-	}()
+	p.phase(wholeWithin)
 	select {
 	case a.reading <- struct{}{}:
 		defer func() { <-a.reading }()
 	case <-ctx.Done():
 		return out, ctx.Err()
 	}
+	p.phase(openWithin)
 	sql, err := a.source(ctx, &in.DB, "copy")
 	if err != nil {
 		return out, err
@@ -153,6 +146,7 @@ func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult,
 		}
 		asText[i] = mapping.Binary == nil
 	}
+	p.phase(jobWithin)
 	m, err := a.mirror(ctx, &in.DB, t)
 	if err != nil {
 		return out, err
@@ -160,10 +154,12 @@ func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult,
 	defer m.Close()
 	chunk := pgsource.Chunk{Leaf: in.Chunk.Leaf, From: in.Chunk.From, To: in.Chunk.To, FileNode: in.Chunk.FileNode}
 	out.Rows, out.Bytes, err = m.WriteChunk(ctx, in.Copy, in.Index, func(yield func(*change.Tuple) error) error {
+		p.phase(readWithin)
 		_, err := sql.CopyChunk(ctx, in.Cut.Snapshot, t, chunk, asText, func(row *change.Tuple) error {
-			rows.Add(1)
+			p.row()
 			return yield(row)
 		})
+		p.phase(jobWithin)
 		return err
 	})
 	if err != nil {
@@ -179,7 +175,8 @@ func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult,
 // collected meanwhile, and the table is live.
 func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResult, error) {
 	var out FinishResult
-	defer a.alive(ctx)()
+	ctx, p, stop := a.pulse(ctx)
+	defer stop()
 	sql, err := a.source(ctx, &in.DB, "copy")
 	if err != nil {
 		return out, err
@@ -189,6 +186,7 @@ func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResu
 	if err != nil {
 		return out, err
 	}
+	p.phase(jobWithin)
 	m, err := a.mirror(ctx, &in.DB, t)
 	if err != nil {
 		return out, err
@@ -197,7 +195,7 @@ func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResu
 	if err := m.FinishCopy(ctx, in.Copy); err != nil {
 		return out, err
 	}
-	if err := catchUp(ctx, m, t); err != nil {
+	if err := catchUp(ctx, p, m, t); err != nil {
 		return out, err
 	}
 	out.Phase = string(m.State().Phase)
@@ -206,8 +204,9 @@ func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResu
 
 // catchUp applies history to latest until nothing is left. The last look comes
 // after the table is live: from then on the commit lane looks, too.
-func catchUp(ctx context.Context, m *lake.Mirror, t *change.Table) error {
+func catchUp(ctx context.Context, p *pulse, m *lake.Mirror, t *change.Table) error {
 	for t.Identity != change.IdentityNone {
+		p.phase(wholeWithin)
 		done, err := m.CatchUp(ctx, catchUpRows)
 		if err != nil && !errors.Is(err, lake.ErrFenced) {
 			return err

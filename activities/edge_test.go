@@ -259,3 +259,17 @@ func TestEveryStepsInputNamesItsDatabase(t *testing.T) {
 		t.Errorf("nothing is of %q", got)
 	}
 }
+
+func TestARemedyThatResumesNothingIsNotGiven(t *testing.T) {
+	missing := &pgsource.Error{Class: pgsource.ErrPublicationMissing, Problem: pgsource.Problem{Code: "PUBLICATION_MISSING", Sentence: "gone"}}
+	foreign := &pgsource.Error{Class: pgsource.ErrSlotMissing, Problem: pgsource.Problem{Code: "SLOT_FOREIGN", Sentence: "not ours", Remedy: "SELECT pg_drop_replication_slot('s');"}}
+	for _, err := range []error{missing, foreign} {
+		r := Classify(err).Reason.Remedy
+		if !strings.Contains(r, "millrace remove {db} --yes, then millrace apply") || strings.Contains(r, "resume") {
+			t.Errorf("%v: remedy %q", err, r)
+		}
+	}
+	if r := Classify(foreign).Reason.Remedy; !strings.HasPrefix(r, foreign.Remedy) {
+		t.Errorf("the slot in the way is not named: %q", r)
+	}
+}

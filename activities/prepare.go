@@ -289,6 +289,9 @@ func (a *Activities) workflowRuns(ctx context.Context, id string) bool {
 // EmitMarker writes a marker into the source's log, in a transaction of its
 // own: it arrives after everything that was committed before.
 func (a *Activities) EmitMarker(ctx context.Context, in MarkerInput) error {
+	if err := checkMarker(in.Token); err != nil {
+		return &Reasoned{Failure: Failure{Park: true, Reason: Reason{Code: CodeInternal, Message: err.Error()}}, Err: err}
+	}
 	defer a.alive(ctx)()
 	sql, err := a.source(ctx, &in.DB, "control")
 	if err != nil {

@@ -26,10 +26,13 @@ func (r Reason) For(database string) Reason {
 
 // Codes that are not tied to one stage.
 const (
-	CodeInternal     Code = "INTERNAL"
-	CodeNoWorker     Code = "NO_WORKER"
-	CodeWorkerLost   Code = "WORKER_LOST"
-	CodeSnapshotGone Code = "SNAPSHOT_GONE"
+	CodeInternal      Code = "INTERNAL"
+	CodeNoWorker      Code = "NO_WORKER"
+	CodeWorkerLost    Code = "WORKER_LOST"
+	CodeSnapshotGone  Code = "SNAPSHOT_GONE"
+	CodeTableRenamed  Code = "TABLE_RENAMED"
+	CodeKafkaCorrupt  Code = "KAFKA_CORRUPT"
+	CodeSchemaUnknown Code = "SCHEMA_UNKNOWN"
 )
 
 // Failure is what the worker makes of an activity's error, once, at the edge:

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"go.temporal.io/sdk/activity"
-
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/internal/lake"
 )
@@ -20,7 +18,8 @@ const differing = 10
 // position.
 func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableReport, error) {
 	r := TableReport{Table: in.Name, Source: -1, History: -1, Latest: -1}
-	defer a.alive(ctx)()
+	ctx, p, stop := a.pulse(ctx)
+	defer stop()
 	dir, err := a.temporary("verify")
 	if err != nil {
 		return r, err
@@ -35,6 +34,7 @@ func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableRepo
 	if err != nil {
 		return r, err
 	}
+	p.phase(jobWithin)
 	l, err := a.lake(ctx, &in.DB)
 	if err != nil {
 		return r, err
@@ -47,7 +47,13 @@ func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableRepo
 	info := m.Info()
 	r.HistoryRows, r.Commits, r.Files = info.HistoryRows, info.Commits, info.Files
 	source, err := l.SourceRows(ctx, m, dir, func(yield func(*change.Tuple) error) error {
-		return sql.ReadTable(ctx, in.Cut.Snapshot, t, yield)
+		p.phase(readWithin)
+		err := sql.ReadTable(ctx, in.Cut.Snapshot, t, func(row *change.Tuple) error {
+			p.row()
+			return yield(row)
+		})
+		p.phase(wholeWithin)
+		return err
 	})
 	if err != nil {
 		return r, err
@@ -55,6 +61,7 @@ func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableRepo
 	defer source.Close()
 	r.Source, r.Hash = source.Count(), source.Hash()
 
+	p.phase(wholeWithin)
 	asOf := change.Position{Epoch: in.Epoch, CommitLSN: in.Cut.LSN}
 	history, err := l.Rebuild(ctx, m, asOf, dir)
 	if errors.Is(err, lake.ErrNotCopied) {
@@ -66,27 +73,30 @@ func (a *Activities) VerifyTable(ctx context.Context, in VerifyInput) (TableRepo
 	}
 	defer history.Close()
 	r.History = history.Count()
+	p.phase(wholeWithin)
 	if err := r.compare(ctx, "history as of "+in.Cut.LSN.String(), "source", source, history); err != nil {
 		return r, err
 	}
 	if t.Identity != change.IdentityNone {
+		p.phase(wholeWithin)
 		latest, at, err := m.LatestRows(ctx, dir)
 		if err != nil {
 			return r, err
 		}
 		defer latest.Close()
 		r.Latest = latest.Count()
+		p.phase(wholeWithin)
 		then, err := l.Rebuild(ctx, m, lake.After(at), dir)
 		if err != nil {
 			return r, err
 		}
 		defer then.Close()
+		p.phase(wholeWithin)
 		if err := r.compare(ctx, "latest at "+at.String(), "history as of it", then, latest); err != nil {
 			return r, err
 		}
 	}
 	r.Equal = len(r.Differences) == 0
-	activity.RecordHeartbeat(ctx)
 	return r, nil
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -337,16 +336,7 @@ func (c removeCommand) Run(a *app) error {
 	if a.json {
 		return a.print(map[string]any{"database": c.Database, "dropped": nonNil(removed.Dropped), "left": nonNil(removed.Left)})
 	}
-	a.printf("%s is removed; its topic and its tables stay\n", c.Database)
-	if len(removed.Dropped) > 0 {
-		a.printf("dropped: %s\n", strings.Join(removed.Dropped, ", "))
-	}
-	if len(removed.Left) > 0 {
-		a.printf("left behind at the source, which holds WAL for a slot until it is dropped:\n")
-		for _, l := range removed.Left {
-			a.printf("  %s\n", l)
-		}
-	}
+	printRemoved(a.stdout, c.Database, &removed)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -213,3 +214,22 @@ func indent(s, prefix string) string {
 
 // flush ends a table; a standard output that is gone is noticed elsewhere.
 func flush(t interface{ Flush() error }) { _ = t.Flush() }
+
+// printRemoved writes what became of a database that was removed.
+func printRemoved(w io.Writer, name string, r *workflows.Removed) {
+	fmt.Fprintf(w, "%s is removed; its topic and its tables stay\n", name)
+	if len(r.Dropped) > 0 {
+		fmt.Fprintf(w, "dropped: %s\n", strings.Join(r.Dropped, ", "))
+	}
+	if len(r.Left) == 0 {
+		return
+	}
+	holds := ""
+	if slices.ContainsFunc(r.Left, func(l string) bool { return strings.HasPrefix(l, "slot ") }) {
+		holds = ", which holds WAL for a slot until it is dropped"
+	}
+	fmt.Fprintf(w, "left behind at the source%s:\n", holds)
+	for _, l := range r.Left {
+		fmt.Fprintf(w, "  %s\n", l)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +68,25 @@ func TestStatusAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "status.json", b.String())
+}
+
+func TestWhatStaysBehindHoldsWALOnlyWhereItIsASlot(t *testing.T) {
+	const holds = "holds WAL for a slot"
+	for _, r := range []workflows.Removed{
+		{Dropped: []string{"slot s"}},
+		{Dropped: []string{"slot s"}, Left: []string{"publication slot x"}},
+	} {
+		var b bytes.Buffer
+		printRemoved(&b, "shop", &r)
+		if strings.Contains(b.String(), holds) {
+			t.Errorf("%+v: %s", r, &b)
+		}
+	}
+	var b bytes.Buffer
+	printRemoved(&b, "shop", &workflows.Removed{Left: []string{"publication p", "slot s"}})
+	if got := b.String(); !strings.Contains(got, holds) || !strings.Contains(got, "\n  publication p\n  slot s\n") {
+		t.Errorf("got %s", got)
+	}
 }
 
 func TestProofAsText(t *testing.T) {

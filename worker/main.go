@@ -23,7 +23,7 @@ import (
 
 // flags are the command line.
 type flags struct {
-	Fleet   string   `required:"" placeholder:"FILE" help:"Fleet file; region, temporal, kafka and lake are read from it."`
+	Fleet   string   `required:"" placeholder:"FILE" help:"Fleet file; region, temporal, kafka and allow_insecure are read from it."`
 	Pool    []string `default:"default" help:"Pools to serve; repeatable."`
 	Lanes   []string `default:"control,capture,copy,commit" help:"Lanes to serve: control, capture, copy, commit."`
 	DataDir string   `name:"data-dir" default:"" placeholder:"DIR" help:"Key indexes, temporary files and the worker's id. Default: millrace in the user's cache folder. No two workers share one."`

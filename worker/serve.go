@@ -57,7 +57,7 @@ func serve(ctx context.Context, f *flags, file *fleet.File, logger *slog.Logger)
 	}
 	acts, err := activities.New(activities.Config{
 		Worker: id, DataDir: f.DataDir, Memory: int64(f.Memory), Temporal: c,
-		HeartbeatTimeout: file.Temporal.HeartbeatTimeout, Brokers: file.Kafka.Brokers, KafkaTLS: kafkaTLS,
+		Brokers: file.Kafka.Brokers, KafkaTLS: kafkaTLS,
 		AllowInsecure: file.AllowInsecure, Log: logger, Registry: registry,
 	})
 	if err != nil {

@@ -135,34 +135,37 @@ func quotable(src []byte) []string {
 	return lines
 }
 
-// mask hides the values of n that may be secrets from the quoted lines.
-func (r *reader) mask(n ast.Node) {
+// mask hides the values of n that may be secrets from the quoted lines. The
+// keys of a mapping may be names of databases, which say nothing of the values.
+func (r *reader) mask(n ast.Node, names bool) {
 	switch n := n.(type) {
 	case *ast.MappingNode:
 		for _, v := range n.Values {
-			r.mask(v)
+			r.mask(v, names)
 		}
 	case *ast.MappingValueNode:
-		if s, ok := scalar(n.Value); ok && isSecretKey(keyText(n.Key)) {
+		key := keyText(n.Key)
+		if !names && isSecretKey(key) {
+			s, _ := scalar(n.Value)
 			if _, err := ParseSecret(s); err != nil {
-				r.hide(n.Key, n.Value, s)
+				r.hide(n.Key, n.Value)
 			}
 		}
-		r.mask(n.Value)
+		r.mask(n.Value, key == "databases")
 	case *ast.SequenceNode:
 		for _, v := range n.Values {
-			r.mask(v)
+			r.mask(v, false)
 		}
 	case *ast.AnchorNode:
-		r.mask(n.Value)
+		r.mask(n.Value, names)
 	case *ast.TagNode:
-		r.mask(n.Value)
+		r.mask(n.Value, names)
 	}
 }
 
 // hide masks a value: the rest of its key's line, and every line below that
 // the value covers.
-func (r *reader) hide(key ast.MapKeyNode, value ast.Node, text string) {
+func (r *reader) hide(key ast.MapKeyNode, value ast.Node) {
 	from := key.GetToken().Position
 	if i := from.Line - 1; i >= 0 && i < len(r.lines) {
 		line := []rune(r.lines[i])
@@ -172,13 +175,41 @@ func (r *reader) hide(key ast.MapKeyNode, value ast.Node, text string) {
 			r.lines[i] = string(line[:keep]) + rest[:colon+1] + " " + masked
 		}
 	}
-	tk := value.GetToken()
-	last := tk.Position.Line - 1 + max(strings.Count(text, "\n"), strings.Count(tk.Origin, "\n"))
-	for i := max(from.Line, tk.Position.Line-1); i <= last && i < len(r.lines); i++ {
-		if i != from.Line-1 {
+	ast.Walk(hider{lines: r.lines, key: from.Line}, value)
+}
+
+// hideBelow masks what is indented below keys of secrets, where no nodes tell
+// what belongs to them.
+func (r *reader) hideBelow() {
+	below := -1 // the indentation of the key, or none
+	for i, line := range r.lines {
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		switch {
+		case below >= 0 && indent > below:
 			r.lines[i] = masked
+		case secretLine.MatchString(line):
+			below = indent
+		default:
+			below = -1
 		}
 	}
+}
+
+// hider masks the lines of the nodes below a key's line, which counts from 1.
+type hider struct {
+	lines []string
+	key   int
+}
+
+// Visit masks the lines of one node.
+func (h hider) Visit(n ast.Node) ast.Visitor {
+	text, _ := scalar(n)
+	tk := n.GetToken()
+	last := tk.Position.Line - 1 + max(strings.Count(text, "\n"), strings.Count(tk.Origin, "\n"))
+	for i := max(h.key, tk.Position.Line-1); i <= last && i < len(h.lines); i++ {
+		h.lines[i] = masked
+	}
+	return h
 }
 
 // err returns the faults found, or nil. Lines are quoted only now that all

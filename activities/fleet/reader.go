@@ -79,7 +79,7 @@ func (r *reader) parse(b []byte) {
 	}
 	r.doc = docs[0]
 	ast.Walk(anchorer(r.anchors), r.doc)
-	r.mask(r.doc)
+	r.mask(r.doc, false)
 }
 
 // anchorer collects anchors by name.
@@ -108,6 +108,7 @@ func (r *reader) syntax(err error) {
 	if bare.MatchString(r.source) {
 		message += "; " + quoteHint
 	}
+	r.hideBelow()
 	r.fault("", tk, "%s", message)
 }
 

@@ -307,7 +307,6 @@ func (r *reader) databases(p string, n ast.Node, f *File, shared defaults) {
 		r.places[dp] = at
 		if !databaseName.MatchString(name) {
 			r.fault(dp, at, "%q is not a name for a database here; use lower-case letters, digits, _ and -, beginning with a letter, at most 40 (the url has the real name)", name)
-			return
 		}
 		slot := strings.ReplaceAll(name, "-", "_")
 		if other, taken := slots[slot]; taken {
@@ -368,6 +367,11 @@ func (r *reader) secret(into *Secret) func(string, ast.Node) {
 	return func(p string, n ast.Node) {
 		v := r.resolve(n)
 		s, ok := scalar(v)
+		switch v.(type) {
+		case *ast.AliasNode, *ast.TagNode: // what YAML takes for a name may be the secret
+			r.fault(p, n.GetToken(), "%s", errLiteral)
+			return
+		}
 		if !ok {
 			r.wrongKind(p, n, "env:NAME or file:/PATH")
 			return

@@ -33,6 +33,8 @@ const (
 	// idleLimit is the same where Temporal has seen no worker lately; it leaves
 	// time for one that is just starting.
 	idleLimit = 4 * time.Second
+	// servedLimit bounds asking whether a queue has workers.
+	servedLimit = 1500 * time.Millisecond
 	// poll is the time between two questions.
 	poll = 200 * time.Millisecond
 )
@@ -52,6 +54,11 @@ type NoWorkerError struct {
 func (e *NoWorkerError) Error() string {
 	return fmt.Sprintf("no worker serves task queue %s; start one: %s", e.Queue, e.Command)
 }
+
+// unreachableError says that Temporal does not answer.
+type unreachableError struct{ text string }
+
+func (e *unreachableError) Error() string { return e.text }
 
 // Options say how to reach a fleet's workflows.
 type Options struct {
@@ -113,8 +120,8 @@ func (c *Client) unreachable(err error) error {
 	if c.file.Temporal.TLS != nil {
 		hint = " (the connection uses TLS; allow_insecure: true turns it off where every address is loopback)"
 	}
-	return fmt.Errorf("no Temporal answers at %s%s: %s; start it (make up starts a local one), or correct temporal.address in %s",
-		c.file.Temporal.Address, hint, brief(err), c.file.Name)
+	return &unreachableError{fmt.Sprintf("no Temporal answers at %s%s: %s; start it (make up starts a local one), or correct temporal.address in %s",
+		c.file.Temporal.Address, hint, brief(err), c.file.Name)}
 }
 
 // brief returns the last part of a chain of wrapped texts, where the cause is.

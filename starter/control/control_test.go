@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -461,6 +464,111 @@ func TestServerThatIsNotThere(t *testing.T) {
 	start := time.Now()
 	_, err := control.Open(t.Context(), control.Options{File: file})
 	if err == nil || !strings.HasPrefix(err.Error(), "no Temporal answers at 127.0.0.1:1: ") || !strings.Contains(err.Error(), "temporal.address in f.yaml") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// network carries connections to a server, until it is cut.
+type network struct {
+	net.Listener
+	server string
+
+	mu    sync.Mutex
+	down  bool
+	conns map[net.Conn]bool
+	ended sync.WaitGroup
+}
+
+func newNetwork(t *testing.T, server string) *network {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{Listener: l, server: server, conns: map[net.Conn]bool{}}
+	n.ended.Go(n.accept)
+	t.Cleanup(func() {
+		_ = l.Close()
+		n.cut(true)
+		n.ended.Wait()
+	})
+	return n
+}
+
+// cut ends all connections and refuses others, or takes them again.
+func (n *network) cut(down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = down
+	for c := range n.conns {
+		_ = c.Close()
+	}
+}
+
+func (n *network) accept() {
+	for {
+		c, err := n.Accept()
+		if err != nil {
+			return
+		}
+		up, err := net.Dial("tcp", n.server)
+		n.mu.Lock()
+		if err != nil || n.down {
+			_ = c.Close()
+			if err == nil {
+				_ = up.Close()
+			}
+		} else {
+			n.conns[c], n.conns[up] = true, true
+			n.ended.Go(func() { n.pipe(c, up) })
+			n.ended.Go(func() { n.pipe(up, c) })
+		}
+		n.mu.Unlock()
+	}
+}
+
+func (n *network) pipe(from, to net.Conn) {
+	_, _ = io.Copy(to, from)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range []net.Conn{from, to} {
+		_ = c.Close()
+		delete(n.conns, c)
+	}
+}
+
+func TestANetworkThatFailsForAWhileEndsNoWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.serve(steady(workflows.Running, nil), nil)
+	w.apply("shop")
+	n := newNetwork(t, w.file.Temporal.Address)
+	file := *w.file
+	file.Temporal.Address = n.Addr().String()
+	c, err := control.Open(t.Context(), control.Options{File: &file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	n.cut(true)
+	noticed := 0
+	db, err := c.Settle(t.Context(), "shop", time.Minute, func(r *control.Reason) {
+		if noticed++; r.Code != "TEMPORAL_UNREACHABLE" {
+			t.Errorf("noticed %s", r)
+		}
+		n.cut(false)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db.Phase != workflows.Running || noticed != 1 {
+		t.Errorf("%s after %d notices", db.Phase, noticed)
+	}
+	n.cut(true)
+	start := time.Now()
+	if _, err := c.Settle(t.Context(), "shop", time.Second, nil); err == nil || !strings.HasPrefix(err.Error(), "no Temporal answers at ") {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(start); took > 10*time.Second {

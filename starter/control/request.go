@@ -37,24 +37,32 @@ func (c *Client) Apply(ctx context.Context, db *fleet.Database) error {
 // Settle waits until a database has left the phase preparing, for at most limit,
 // and returns its last status. The reason of a status that is still preparing
 // is why the last attempt came to nothing. It calls notice, which may be nil,
-// whenever that reason changes.
+// whenever that reason changes, and when Temporal does not answer, which ends
+// the waiting only at the limit.
 func (c *Client) Settle(ctx context.Context, name string, limit time.Duration, notice func(*Reason)) (*Database, error) {
 	end := time.Now().Add(limit)
 	said := ""
 	for {
 		db, err := c.ask(ctx, name)
-		if err != nil {
+		var away *unreachableError
+		if err != nil && !errors.As(err, &away) {
 			return nil, err
 		}
-		if db.Phase != workflows.Preparing {
+		if err == nil && db.Phase != workflows.Preparing {
 			return db, nil
-		}
-		if db.Reason != nil && notice != nil && db.Reason.Code+db.Reason.Message != said {
-			said = db.Reason.Code + db.Reason.Message
-			notice(db.Reason)
 		}
 		if time.Now().Add(poll).After(end) {
-			return db, nil
+			return db, err
+		}
+		var why *Reason
+		if err != nil {
+			why = &Reason{Code: "TEMPORAL_UNREACHABLE", Message: err.Error()}
+		} else {
+			why = db.Reason
+		}
+		if why != nil && notice != nil && why.Code+why.Message != said {
+			said = why.Code + why.Message
+			notice(why)
 		}
 		if err := pause(ctx, poll); err != nil {
 			return nil, err

@@ -232,7 +232,15 @@ func (c *Client) query(ctx context.Context, name, queue string, st *workflows.St
 				return c.noWorker(queue)
 			}
 		case errors.As(err, &notReady), errors.As(err, &late), errors.Is(err, context.DeadlineExceeded):
-			if time.Since(start)+poll > answerLimit || time.Since(start) > idleLimit && !c.served(ctx, queue) {
+			over := time.Since(start)+poll > answerLimit
+			if !over && time.Since(start) <= idleLimit {
+				break
+			}
+			served, err := c.served(ctx, queue)
+			switch {
+			case err != nil && over:
+				return c.explain(err)
+			case err == nil && (over || !served):
 				return c.noWorker(queue)
 			}
 		case errors.As(err, &refused):
@@ -247,9 +255,11 @@ func (c *Client) query(ctx context.Context, name, queue string, st *workflows.St
 }
 
 // served tells whether Temporal has seen a worker at a queue.
-func (c *Client) served(ctx context.Context, queue string) bool {
+func (c *Client) served(ctx context.Context, queue string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, servedLimit)
+	defer cancel()
 	desc, err := c.sdk.DescribeTaskQueue(ctx, queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
-	return err == nil && len(desc.GetPollers()) > 0
+	return len(desc.GetPollers()) > 0, err
 }
 
 // merge adds the progress of the pending activities to what the workflow says.

@@ -11,10 +11,12 @@ import (
 	"time"
 )
 
-// Kills of the test below.
+// Kills of the test below, and those of them that must end a stream: after each
+// the lane pauses for longer before it goes on.
 const (
 	killsInCopy   = 10
 	killsInStream = 22
+	streamsEnded  = 8
 )
 
 // seed returns the seed of a test: that of MILLRACE_SEED, else a new one.
@@ -77,22 +79,33 @@ func TestNothingIsLostOrDoubledByKills(t *testing.T) {
 
 	// Now two workers, of which one or both die while changes stream.
 	workers["b"] = s.launch("b")
-	for kills := 0; kills < killsInStream; {
+	kills, ended := 0, 0
+	for start := time.Now(); kills < killsInStream || ended < streamsEnded; {
+		if took := time.Since(start); took > 10*time.Minute {
+			t.Fatalf("%d kills ended %d streams in %s", kills, ended, took.Round(time.Second))
+		}
+		if ended < streamsEnded {
+			until(t, time.Minute, "changes stream", func() bool { return src.streams() != 0 })
+		}
 		if rng.IntN(3) == 0 {
 			moment(6 * time.Second) // lanes get going
 		} else {
 			moment(1500 * time.Millisecond)
 		}
+		session := src.streams()
 		victims := [][]string{{"a"}, {"b"}, {"a", "b"}}[rng.IntN(3)]
 		for _, name := range victims {
 			workers[name].kill()
 			kills++
 		}
+		if session != 0 && src.ends(session, time.Second) {
+			ended++ // the one that streamed was among them
+		}
 		for _, name := range victims {
 			workers[name] = s.launch(name)
 		}
 	}
-	t.Logf("%d kills more, %s", killsInStream, time.Since(began).Round(time.Second))
+	t.Logf("%d kills more, which ended %d streams, %s", kills, ended, time.Since(began).Round(time.Second))
 	if n := stop(); n < 500 {
 		t.Errorf("the load did only %d transactions", n)
 	}

@@ -72,6 +72,25 @@ func (s *source) busy(step string) bool {
 	return s.number(`SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, $1)`, "millrace/"+s.name+"/"+step) > 0
 }
 
+// streams returns the process id of the session that streams the slot, 0 where
+// none does.
+func (s *source) streams() int {
+	s.t.Helper()
+	return int(s.number(`SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+		WHERE starts_with(application_name, $1) AND backend_type = 'walsender'`, "millrace/"+s.name+"/capture/"))
+}
+
+// ends tells whether a session ends within a while.
+func (s *source) ends(pid int, within time.Duration) bool {
+	s.t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if s.number(`SELECT count(*) FROM pg_stat_activity WHERE pid = $1`, pid) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // reconnect replaces a connection that the server's restart ended.
 func (s *source) reconnect() {
 	s.t.Helper()

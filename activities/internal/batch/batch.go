@@ -33,19 +33,23 @@ type ConvertError struct {
 	Column, Type string
 	// Key names the columns that identify the row; none where it has no key.
 	Key []string
-	// Position finds the row in history and in the stream.
+	// Position finds the row in the stream; zero for a row that is no change.
 	Position change.Position
 	// Err is the cause.
 	Err error
 }
 
-// Error names the column, the key's columns and the position.
+// Error names the column, the position unless it is zero, and the key's columns.
 func (e *ConvertError) Error() string {
+	row := ""
+	if !e.Position.IsZero() {
+		row = fmt.Sprintf(", row at %s", e.Position)
+	}
 	key := "without key"
 	if len(e.Key) > 0 {
 		key = "key (" + strings.Join(e.Key, ", ") + ")"
 	}
-	return fmt.Sprintf("convert %s column %q of type %s, row at %s, %s: %v", e.Table, e.Column, e.Type, e.Position, key, e.Err)
+	return fmt.Sprintf("convert %s column %q of type %s%s, %s: %v", e.Table, e.Column, e.Type, row, key, e.Err)
 }
 
 // Unwrap returns the cause.

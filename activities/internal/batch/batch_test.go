@@ -245,6 +245,11 @@ func TestRefusalNamesColumnAndKeyButNoValues(t *testing.T) {
 	if err.Error() != want {
 		t.Errorf("error is %q, want %q", err, want)
 	}
+	at := refused.Position
+	refused.Position = change.Position{} // a row that is no change
+	if whole, place := refused.Error(), fmt.Sprintf(", row at %s", at); whole != strings.Replace(want, place, "", 1) {
+		t.Errorf("without a position the error is %q", whole)
+	}
 }
 
 func TestResetLetsGoOfLongValues(t *testing.T) {

@@ -125,8 +125,7 @@ func (d *DB) published(ctx context.Context, names []string) error {
 		}
 		return &Error{Class: ErrPublicationMissing, Problem: Problem{
 			Code:     "PUBLICATION_MISSING",
-			Sentence: fmt.Sprintf("the publication %s does not exist", strings.Join(missing, ", ")),
-			Remedy:   "somebody dropped it, and what it published since is not known: copy the tables again, in a new epoch",
+			Sentence: fmt.Sprintf("the publication %s does not exist: somebody dropped it, and what changed since cannot be read", strings.Join(missing, ", ")),
 			Blocking: true,
 		}}
 	})
@@ -388,8 +387,7 @@ func streamFault(act, slot, user string, err error) error {
 	case code == "42704" && strings.Contains(message, "publication"):
 		return &Error{Class: ErrPublicationMissing, Err: err, Problem: Problem{
 			Code:     "PUBLICATION_MISSING",
-			Sentence: act + ": " + message + " at that place of the WAL",
-			Remedy:   "a publication was made after the slot, or dropped: copy the tables again, in a new epoch",
+			Sentence: act + ": " + message + " at that place of the WAL: it was made after the slot, or dropped",
 			Blocking: true,
 		}}
 	case code == "42704" && strings.Contains(message, "slot"):
