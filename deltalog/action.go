@@ -212,6 +212,33 @@ func objectName(path string) (string, error) {
 	return name, nil
 }
 
+// nameWithin returns the name of an absolute path in the store at root, if that
+// is where it leads.
+func nameWithin(root, path string) (name string, ok bool) {
+	r, ok1 := absolute(root)
+	p, ok2 := absolute(path)
+	if !ok1 || !ok2 {
+		return "", false
+	}
+	name, ok = strings.CutPrefix(p, strings.TrimSuffix(r, "/")+"/")
+	return name, ok && store.CheckName(name) == nil
+}
+
+// absolute returns a URI, or a path of the machine, in one form and decoded.
+func absolute(uri string) (string, bool) {
+	u, err := url.Parse(uri)
+	if err != nil || u.Opaque != "" || u.Path != "" && u.Path[0] != '/' || u.Path+u.Host == "" {
+		return "", false
+	}
+	switch u.Scheme {
+	case "":
+		u.Scheme = "file"
+	case "s3a", "s3n": // names that others have for it
+		u.Scheme = "s3"
+	}
+	return u.Scheme + "://" + u.Host + u.Path, true
+}
+
 // Vector says where a deletion vector is: the set of rows of a file, counted
 // from 0, that are no longer there. It is immutable.
 type Vector struct {

@@ -104,7 +104,8 @@ func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool
 }
 
 // CommitAppend commits a blind append however many others commit meanwhile. It
-// returns ErrConflict when one of them changed what c rests on, as
+// returns ErrApplied where an application whose progress c sets has come as far
+// already, and ErrConflict when one of them changed what c rests on, as
 // [Commit.Conflict] tells. Before every attempt after a lost one, check judges
 // the newest version, and its error ends the attempts as it is; nil means no
 // check beyond that. CommitAppend sets c.Read.
@@ -115,6 +116,11 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 	c.BlindAppend = true
 	if c.Read == nil {
 		c.Read = t.Snapshot()
+	}
+	for _, x := range c.Txns {
+		if was, ok := c.Read.txns[x.AppID]; ok && was.Version >= x.Version {
+			return nil, fmt.Errorf("append: %w: %s has come to %d, this is %d", ErrApplied, x.AppID, was.Version, x.Version)
+		}
 	}
 	for {
 		snap, won, err := t.Commit(ctx, c)

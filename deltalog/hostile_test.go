@@ -103,12 +103,38 @@ func TestPathsDoNotLeadOutOfTheTable(t *testing.T) {
 	}
 }
 
+func TestAbsolutePathsWithinTheTable(t *testing.T) {
+	for _, c := range []struct{ root, path, want string }{
+		{"file:///lake/t", "file:///lake/t/a/b.bin", "a/b.bin"},
+		{"file:///lake/t", "file:/lake/t/b.bin", "b.bin"},
+		{"file:///lake/t", "/lake/t/b.bin", "b.bin"},
+		{"file:///lake%20x/t", "file:/lake%20x/t/b%20c.bin", "b c.bin"},
+		{"s3://bucket/t", "s3a://bucket/t/b.bin", "b.bin"},
+		{"s3://bucket", "s3://bucket/b.bin", "b.bin"},
+		{"file:///lake/t", "file:///lake/t2/b.bin", ""},
+		{"file:///lake/t", "file:///lake/t/../u/b.bin", ""},
+		{"file:///lake/t", "file:///lake/t/%2e%2e/u/b.bin", ""},
+		{"file:///lake/t", "file:///lake/t/", ""},
+		{"file:///lake/t", "file:///lake/t", ""},
+		{"file:///lake/t", "s3://lake/t/b.bin", ""},
+		{"file:///lake/t", "b.bin", ""},
+		{"s3://bucket/t", "s3://other/t/b.bin", ""},
+	} {
+		if got, ok := nameWithin(c.root, c.path); ok != (c.want != "") || ok && got != c.want {
+			t.Errorf("%s in %s is %q, %v", c.path, c.root, got, ok)
+		}
+	}
+}
+
 func FuzzPaths(f *testing.F) {
 	for _, path := range append(slices.Clone(hostilePaths), "part-1.parquet", "p=a%2520b/c", "_delta_log/_sidecars/x.parquet") {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		if name, err := objectName(path); err == nil && store.CheckName(name) != nil {
+			t.Fatalf("%q leads to %q", path, name)
+		}
+		if name, ok := nameWithin("file:///t", path); ok && store.CheckName(name) != nil {
 			t.Fatalf("%q leads to %q", path, name)
 		}
 		if name, err := sidecarName(path); err == nil && (store.CheckName(name) != nil || !strings.HasPrefix(name, sidecarDir)) {

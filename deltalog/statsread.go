@@ -115,7 +115,7 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 			return time.Unix(int64(v.Int32())*86400, 0).UTC().AppendFormat(b, `"2006-01-02"`)
 		}
 	case *format.TimestampType:
-		form, unit := statsTimeForm(l.IsAdjustedToUTC), time.Microsecond
+		utc, unit := l.IsAdjustedToUTC, time.Microsecond
 		if l.Unit.Value != nil {
 			unit = l.Unit.Value.Duration()
 		}
@@ -123,7 +123,7 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 		return func(b []byte, v parquet.Value) []byte {
 			n := v.Int64()
 			second := floorDiv(n, perSecond)
-			return time.Unix(second, (n-second*perSecond)*int64(unit)).UTC().AppendFormat(b, form)
+			return appendStatsTime(b, time.Unix(second, (n-second*perSecond)*int64(unit)).UTC(), utc)
 		}
 	}
 	switch t.Kind() {
@@ -139,7 +139,7 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 		return func(b []byte, v parquet.Value) []byte { return appendFinite(b, v.Double(), 64) }
 	case parquet.Int96:
 		return func(b []byte, v parquet.Value) []byte {
-			return int96Time(v.Int96()).AppendFormat(b, statsTimeForm(true))
+			return appendStatsTime(b, int96Time(v.Int96()), true)
 		}
 	case parquet.ByteArray:
 		return func(b []byte, v parquet.Value) []byte {
@@ -155,12 +155,18 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 	return nil
 }
 
-// statsTimeForm keeps all digits: bounds that were not cut are not cut here.
-func statsTimeForm(utc bool) string {
-	if utc {
-		return `"2006-01-02T15:04:05.000000Z"`
+// appendStatsTime appends a moment as the text of statistics has it: in
+// milliseconds, unless it has more digits.
+func appendStatsTime(b []byte, t time.Time, utc bool) []byte {
+	form := "2006-01-02T15:04:05.000"
+	if t.Nanosecond()%int(time.Millisecond) != 0 {
+		form += "000"
 	}
-	return `"2006-01-02T15:04:05.000000"`
+	b = t.AppendFormat(append(b, '"'), form)
+	if utc {
+		b = append(b, 'Z')
+	}
+	return append(b, '"')
 }
 
 func appendFinite(b []byte, x float64, bits int) []byte {

@@ -61,7 +61,7 @@ func (v *Vector) read(ctx context.Context, st store.Store) (*roaring64.Bitmap, e
 		}
 		data = b[:v.SizeInBytes]
 	case "u", "p":
-		name, err := v.name()
+		name, err := v.nameIn(st)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,18 @@ func (v *Vector) read(ctx context.Context, st store.Store) (*roaring64.Bitmap, e
 	return bm, nil
 }
 
-// name returns the name of the file that the vector is in.
+// nameIn returns the name of the file that the vector is in. A path that is
+// absolute has to lie within the store.
+func (v *Vector) nameIn(st store.Store) (string, error) {
+	if v.StorageType == "p" {
+		if name, ok := nameWithin(st.URI(), v.PathOrInline); ok {
+			return name, nil
+		}
+	}
+	return v.name()
+}
+
+// name is nameIn for paths that are not absolute.
 func (v *Vector) name() (string, error) {
 	if v.StorageType == "p" {
 		return objectName(v.PathOrInline)
