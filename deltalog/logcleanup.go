@@ -43,7 +43,7 @@ type CleanLogOptions struct {
 // CleanedLog says what was deleted of a log, or would be.
 type CleanedLog struct {
 	// First is the oldest version that can be read afterwards: it has a
-	// checkpoint. Negative, nothing is to be deleted.
+	// checkpoint. Negative, no version is deleted.
 	First Version
 	// Names are those of the objects, in the order of their deletion.
 	Names []string

@@ -27,10 +27,12 @@ type CommitExtras struct {
 }
 
 // Commit makes the changes visible, all at once, and ends the upsert. Where
-// others won the version, it asks c.Check, finds the rows anew in what they made
-// of the table, and tries again. It returns ErrConflict where that cannot be
-// done: where they changed protocol or metadata, took rows away that were to be
-// taken here, or where the changes to the index were too many for memory.
+// others won the version, it asks c.Check and tries again: after a compaction
+// that kept the order of rows, on the rows where they are now; after other
+// commits, on those that are found anew in what they made of the table. It
+// returns ErrConflict where that cannot be done: where they changed protocol or
+// metadata, took rows away that were to be taken here, or where the changes to
+// the index, or the rows that were taken, were too many for memory.
 //
 // An upsert without changes is committed all the same if c sets anything.
 func (b *Upsert) Commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
