@@ -73,11 +73,12 @@ func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err 
 		Domains: []deltalog.Domain{
 			{Name: copyDomain, Configuration: encodeDomain(copyState{
 				ID: c.ID, Incarnation: number, Epoch: c.Epoch, Cut: c.Cut, CutMicros: c.CutMicros,
-				OID: c.Table.OID, FileNode: c.FileNode, Chunks: c.Chunks,
+				OID: c.Table.OID, Chunks: c.Chunks,
 			})},
 			{Name: stateDomain, Configuration: encodeDomain(tableState{
 				Phase: Copying, Incarnation: number, OID: c.Table.OID, Complete: v.state.Complete,
 			})},
+			{Name: groundDomain, Configuration: encodeDomain(c.Ground)},
 		},
 	}
 	if want := (&schema.Schema{Fields: fields}); sh.key != v.key || !want.Equal(v.snap.Metadata().Schema) {

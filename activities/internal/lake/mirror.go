@@ -21,6 +21,7 @@ type view struct {
 	position change.Position
 	state    tableState
 	copy     copyState
+	ground   *change.Ground
 	// key is what rows are found by: see keyOf.
 	key string
 }
@@ -31,6 +32,7 @@ func newView(snap *deltalog.Snapshot) (*view, error) {
 		decodeDomain(snap.Domain, positionDomain, &v.position),
 		decodeDomain(snap.Domain, stateDomain, &v.state),
 		decodeDomain(snap.Domain, copyDomain, &v.copy),
+		decodeDomain(snap.Domain, groundDomain, &v.ground),
 	)
 	return v, err
 }
@@ -351,6 +353,16 @@ func (m *Mirror) State() State {
 		ChunksDone:  v.copy.done(),
 		RowsCopied:  v.copy.Rows,
 	}
+}
+
+// Ground returns what the stream rested on at the cut of the newest copy; nil
+// where that is not known. It must not be changed.
+func (m *Mirror) Ground() *change.Ground {
+	v, err := m.history.view()
+	if err != nil {
+		return nil
+	}
+	return v.ground
 }
 
 func (m *Mirror) phase(v *view) Phase {
