@@ -362,7 +362,8 @@ func (c *committer) track(m *mirrored, first *topic.Data) error {
 	}
 	c.l.beat()
 	applied := m.mirror.Applied()
-	if first != nil && first.Pred.CommitLSN == 0 && applied.Epoch == first.First.Epoch && applied.Before(first.First) {
+	if others := len(m.twins) > 0 || m.mirror.State().OID != m.oid; others && first != nil &&
+		first.Pred.CommitLSN == 0 && applied.Epoch == first.First.Epoch && applied.Before(first.First) {
 		// The table's first change follows what was applied, which so is another
 		// table's that had the name before.
 		applied.Ordinal = 0

@@ -47,7 +47,12 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err != nil {
 		return out, err
 	}
-	if err := a.kafka.Ensure(ctx, a.topic(db)); err != nil {
+	// Where an epoch has begun, a topic that is not there took changes with it.
+	ensure := a.kafka.Ensure
+	if in.Epoch > 0 {
+		ensure = a.kafka.Check
+	}
+	if err := ensure(ctx, a.topic(db)); err != nil {
 		return out, err
 	}
 	if _, err := a.lake(ctx, db); err != nil {
@@ -68,6 +73,11 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	}
 	if err := blocking(refused); err != nil {
 		return out, err
+	}
+	if fresh {
+		if err := a.kafka.Begin(ctx, db.Topic.Name, out.Epoch); err != nil {
+			return out, err
+		}
 	}
 	if _, err := sql.EnsureSlot(ctx, db.Name, out.Epoch); err != nil {
 		return out, err
@@ -94,14 +104,16 @@ func (a *Activities) topic(db *fleet.Database) topic.Topic {
 }
 
 // epoch finds the generation of the slot to use. The first preparation adopts
-// a slot of ours that is there; where there is none it begins a generation
-// later than any that the topic or the lake has seen. Later preparations insist
+// a slot of ours that is there, if it was read into this topic; where there is
+// none it begins a generation later than any that the topic or the lake has seen. Later preparations insist
 // on theirs: a slot that is gone has lost changes. fresh tells that the slot is
 // yet to be made.
 func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (epoch uint32, fresh bool, err error) {
 	if in.Epoch > 0 {
-		_, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch))
-		return in.Epoch, false, err
+		if _, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch)); err != nil {
+			return 0, false, err
+		}
+		return in.Epoch, false, a.kafka.Began(ctx, in.DB.Topic.Name, in.Epoch)
 	}
 	slots, err := slotEpochs(ctx, sql, in.DB.Name)
 	if err != nil {
@@ -126,7 +138,7 @@ func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInp
 		}
 	}
 	if len(slots) > 0 && slices.Max(slots) >= seen {
-		return slices.Max(slots), false, nil
+		return slices.Max(slots), false, schemas.Began(slices.Max(slots))
 	}
 	return seen + 1, true, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace-io/millrace/activities/internal/lake"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
+	"github.com/millrace-io/millrace/activities/internal/topic"
 )
 
 // try runs a short activity that may fail.
@@ -217,4 +218,41 @@ func TestACopyOfATableThatLeftThePublicationBeginsAgain(t *testing.T) {
 	if err := x.try(x.a.FinishCopy, FinishInput{DB: x.db, Epoch: x.in.Epoch, Copy: "c", OID: oid}, &FinishResult{}); err == nil || !strings.Contains(err.Error(), "publication") {
 		t.Errorf("the copy ended: %v", err)
 	}
+}
+
+func TestATopicMadeAnewLosesNothingInSilence(t *testing.T) {
+	x := newTestSite(t, 32<<20, "CREATE TABLE t (id int PRIMARY KEY)")
+	stop := x.capture()
+	x.exec("INSERT INTO t SELECT generate_series(1, 10)") // acknowledged by Kafka, and not in the lake
+	x.await("publish", 10)
+	stop()
+	again := PrepareInput{DB: x.db, Epoch: x.in.Epoch, SystemID: x.in.SystemID, Timeline: x.in.Timeline}
+	again.DB.Topic.Name += ".other"
+	for range 2 {
+		if err := x.try(x.a.Prepare, again, &PrepareResult{}); err == nil || !strings.Contains(err.Error(), topic.ErrTopicMissing.Error()) {
+			t.Errorf("without the topic: %v", err)
+		}
+	}
+	// Somebody makes it.
+	if err := x.a.kafka.Ensure(context.Background(), x.a.topic(&again.DB)); err != nil {
+		t.Fatal(err)
+	}
+	changed := topic.ErrStreamChanged.Error()
+	for range 2 {
+		if err := x.try(x.a.Prepare, again, &PrepareResult{}); err == nil || !strings.Contains(err.Error(), changed) {
+			t.Errorf("with another topic: %v", err)
+		}
+		run := x.run(x.a.Capture, CaptureInput{DB: again.DB, Epoch: x.in.Epoch, SystemID: x.in.SystemID, Timeline: x.in.Timeline})
+		if <-run.ended; run.err == nil || !strings.Contains(run.err.Error(), changed) {
+			t.Errorf("capture into another topic: %v", run.err)
+		}
+		// Nor does a first preparation take the slot over.
+		if err := x.try(x.a.Prepare, PrepareInput{DB: again.DB}, &PrepareResult{}); err == nil || !strings.Contains(err.Error(), changed) {
+			t.Errorf("adopted a slot that was read into another topic: %v", err)
+		}
+	}
+	// The topic of before goes on.
+	x.again()
+	x.lanes()
+	x.equal()
 }
