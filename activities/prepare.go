@@ -238,6 +238,13 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 		state, where, at, was := m.State(), m.Info(), m.Applied(), m.Ground()
 		_ = m.Close()
 		info.History, info.Latest = where.History, where.Latest
+		// A copy makes latest, or empties it, as the table's identity is now.
+		switch {
+		case t.Identity == change.IdentityNone:
+			info.Latest = ""
+		case info.Latest == "":
+			info.Latest = strings.TrimSuffix(info.History, "history") + "latest"
+		}
 		if !at.IsZero() {
 			info.Position = at.String()
 		}

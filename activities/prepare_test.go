@@ -256,3 +256,25 @@ func TestATopicMadeAnewLosesNothingInSilence(t *testing.T) {
 	x.lanes()
 	x.equal()
 }
+
+func TestLatestIsNamedWhereTheTableHasAnIdentityNow(t *testing.T) {
+	x := newTestSite(t, 32<<20, "CREATE TABLE lost (id int, CONSTRAINT k PRIMARY KEY (id))", "CREATE TABLE found (id int)")
+	lost, found := x.table("public.lost"), x.table("public.found")
+	if lost.Latest == "" || found.Latest != "" {
+		t.Fatalf("%+v, %+v", lost, found)
+	}
+	x.exec("ALTER TABLE lost DROP CONSTRAINT k", "ALTER TABLE found ADD PRIMARY KEY (id)")
+	x.scan()
+	lost, found = x.table("public.lost"), x.table("public.found")
+	if lost.Latest != "" || found.Latest == "" || lost.Phase != string(lake.Waiting) || found.Phase != string(lake.Waiting) {
+		t.Errorf("%+v, %+v", lost, found)
+	}
+	x.exec("INSERT INTO lost VALUES (1)", "INSERT INTO found VALUES (1)")
+	x.copied()
+	x.lanes()
+	x.equal()
+	x.again()
+	if found := x.table("public.found"); found.Latest == "" || found.Phase != string(lake.Live) || x.table("public.lost").Latest != "" {
+		t.Errorf("%+v", x.in.Tables)
+	}
+}

@@ -313,8 +313,9 @@ func (w *chunkWriter) drop() {
 }
 
 // FinishCopy ends the copy once all its chunks are done: the table is catching
-// up then, or live where it has no latest. ErrCopyIncomplete when chunks are
-// left. A second call changes nothing.
+// up then, or live where it has no latest. One that it had while its rows had a
+// key is emptied, for nothing brings it up to date any more. ErrCopyIncomplete
+// when chunks are left. A second call changes nothing.
 func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error {
 	v, err := m.history.refresh(ctx)
 	for ; err == nil; v, err = m.history.refresh(ctx) {
@@ -322,6 +323,9 @@ func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error {
 		if done, err = m.finishCopy(ctx, v, copyID); done || err != nil {
 			break
 		}
+	}
+	if err == nil && v.key == keyNone {
+		err = m.emptyLatest(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("finish copy %s of %s: %w", copyID, m.name, err)

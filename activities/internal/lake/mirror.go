@@ -403,7 +403,8 @@ func (m *Mirror) Info() Info {
 		History: m.history.Store().URI(), HistoryRows: rows,
 		Files: int64(h.NumFiles()), Commits: int64(h.Version()) + 1,
 	}
-	if latest := m.latest.Load(); latest != nil {
+	v, err := m.history.view()
+	if latest := m.latest.Load(); latest != nil && err == nil && v.key != keyNone {
 		s := latest.Snapshot()
 		info.Latest = latest.Store().URI()
 		info.LatestRows, _ = s.Rows()
