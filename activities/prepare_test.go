@@ -94,6 +94,19 @@ func TestATableThatLeftThePublicationForAWhileWaitsForACopy(t *testing.T) {
 				fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE t", name))
 			x.scan()
 		},
+		"it was published with a filter": func() {
+			name := pgsource.PublicationNames(x.db.Name)[0]
+			x.exec(fmt.Sprintf("ALTER PUBLICATION %s SET TABLE t WHERE (id < 0), other", name), "INSERT INTO t SELECT generate_series(41, 50)")
+			oid := x.table("public.t").OID
+			out := x.scan()
+			if len(out.Found) != 1 || out.Found[0].Reason == nil || out.Found[0].Reason.Code != "PUBLICATION_FILTERED" {
+				t.Fatalf("the scan found %+v", out)
+			}
+			x.exec(strings.Split(out.Found[0].Reason.Remedy, "; ")...)
+			if x.again(); x.table("public.t").OID != oid {
+				t.Fatal("another table")
+			}
+		},
 		"it was published otherwise": func() {
 			x.exec(fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'update')", pgsource.PublicationNames(x.db.Name)[0]))
 			x.exec("INSERT INTO t SELECT generate_series(31, 40)")

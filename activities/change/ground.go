@@ -15,6 +15,9 @@ type Ground struct {
 	// Member is the OID of the table's entry in its publication, 0 where it has
 	// none. A table that left and came back has another.
 	Member uint32 `json:"member,omitempty"`
+	// Altered is the transaction that last made or altered the publication,
+	// which for a while may have published something else.
+	Altered uint32 `json:"altered,omitempty"`
 	// Shape is the table's fingerprint.
 	Shape Fingerprint `json:"shape,omitempty"`
 	// Hidden are the attribute numbers of columns that are not published, in
@@ -45,6 +48,7 @@ func (g *Ground) Fingerprint() Fingerprint {
 		_, _ = h.Write(n[:])
 	}
 	num(uint64(g.Member))
+	num(uint64(g.Altered))
 	num(uint64(g.Shape))
 	num(uint64(len(g.Hidden)))
 	for _, a := range g.Hidden {
@@ -66,6 +70,8 @@ func (g *Ground) Streamed(now *Ground) (how string) {
 		return "it is in no publication"
 	case g.Member != now.Member:
 		return "it was not in the publication for a while"
+	case g.Altered != now.Altered:
+		return "its publication was altered"
 	case !now.Partitioned:
 		return ""
 	}

@@ -15,6 +15,10 @@ func TestGroundTellsWhatTheStreamDoesNot(t *testing.T) {
 		g.Member = m
 		return g
 	}
+	altered := func(g Ground) Ground {
+		g.Altered++
+		return g
+	}
 	for name, c := range map[string]struct {
 		was, now         Ground
 		table            *Table
@@ -22,6 +26,7 @@ func TestGroundTellsWhatTheStreamDoesNot(t *testing.T) {
 	}{
 		"nothing happened":                      {plain, plain, table, false, false},
 		"left and came back":                    {plain, member(plain, 5), table, true, false},
+		"published otherwise":                   {plain, altered(plain), table, true, false},
 		"left":                                  {plain, member(plain, 0), table, true, false},
 		"rewritten":                             {plain, files(plain, 2, File{Table: 9, Node: 12}), table, false, false},
 		"another shape":                         {plain, files(plain, 7, plain.Files...), table, false, false},

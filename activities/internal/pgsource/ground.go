@@ -62,19 +62,18 @@ func groundsOf(ctx context.Context, q querier, db string, tables []*change.Table
 		}
 	}
 	rows, err := q.Query(ctx, `
-		SELECT c.oid, c.relkind = 'p', coalesce((
-			SELECT r.oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-			WHERE r.prrelid = c.oid AND p.pubname = w.pub::name), 0)::oid,
+		SELECT c.oid, c.relkind = 'p', coalesce(r.oid, 0)::oid, coalesce(p.xmin, '0')::text::oid,
 		       ARRAY (SELECT attnum FROM pg_attribute
 		              WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> '' ORDER BY attnum)
-		FROM unnest($1::oid[], $2::text[]) w (oid, pub) JOIN pg_class c ON c.oid = w.oid`, oids, pubs)
+		FROM unnest($1::oid[], $2::text[]) w (oid, pub) JOIN pg_class c ON c.oid = w.oid
+		LEFT JOIN (pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid) ON r.prrelid = c.oid AND p.pubname = w.pub::name`, oids, pubs)
 	if err != nil {
 		return nil, err
 	}
 	for rows.Next() {
 		var oid uint32
 		g := &change.Ground{}
-		if err := rows.Scan(&oid, &g.Partitioned, &g.Member, &g.Hidden); err != nil {
+		if err := rows.Scan(&oid, &g.Partitioned, &g.Member, &g.Altered, &g.Hidden); err != nil {
 			return nil, err
 		}
 		g.Shape = shapes[oid]

@@ -181,12 +181,7 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication, c
 	case p.actual == p.publish && p.viaRoot && !p.generated:
 		return nil, nil
 	case p.ours && p.owned:
-		// What it left out is in no stream: the tables leave, and come back as
-		// others that do.
-		if err := d.alter(ctx, set); err != nil {
-			return nil, err
-		}
-		return nil, d.empty(ctx, p)
+		return nil, d.alter(ctx, set)
 	}
 	return problem(fmt.Sprintf("the publication %s does not publish %q, by the partitions' root and without generated columns", p.name, p.publish), set+";")
 }
@@ -238,20 +233,6 @@ func (d *DB) readPublication(ctx context.Context, db string, p *publication) err
 			return rows.Err()
 		})
 	})
-}
-
-// empty takes every table out of p.
-func (d *DB) empty(ctx context.Context, p *publication) error {
-	var names []string
-	for _, m := range p.tables {
-		names = append(names, ident(m.schema, m.name))
-	}
-	clear(p.tables)
-	if len(names) == 0 {
-		return nil
-	}
-	slices.Sort(names)
-	return d.alter(ctx, fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE ONLY %s", ident(p.name), strings.Join(names, ", ONLY ")))
 }
 
 // alter runs a statement that changes a publication.

@@ -229,6 +229,7 @@ func TestGroundTellsWhatHappenedToATable(t *testing.T) {
 		{"ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM (20) TO (30)", false, true, true},
 		{"ALTER TABLE parts DETACH PARTITION parts_3", false, true, false},
 		{"TRUNCATE parts_1", false, true, true},
+		{"ALTER PUBLICATION millrace_shop SET (publish = 'insert')", true, true, true},
 		{"ALTER PUBLICATION millrace_shop DROP TABLE t; ALTER PUBLICATION millrace_shop ADD TABLE t", true, true, true},
 	} {
 		s.exec(c.sql)
