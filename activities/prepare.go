@@ -74,6 +74,11 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err := blocking(refused); err != nil {
 		return out, err
 	}
+	for _, p := range refused {
+		if p.Table == "" {
+			a.cfg.Log.Warn(p.Sentence, "database", db.Name, "code", p.Code, "remedy", p.Remedy)
+		}
+	}
 	if fresh {
 		if err := a.kafka.Begin(ctx, db.Topic.Name, out.Epoch); err != nil {
 			return out, err

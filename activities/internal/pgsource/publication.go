@@ -94,7 +94,7 @@ func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change
 		if !p.ours || !p.owned {
 			problems = append(problems, Problem{
 				Code:     "PUBLICATION_EXTRA",
-				Sentence: fmt.Sprintf("the publication %s, which %s owns and Millrace did not make, holds %d tables that are not mirrored by it", p.name, p.owner, len(drop)),
+				Sentence: fmt.Sprintf("the publication %s, which %s owns and Millrace did not make, holds %d tables that the fleet file leaves out of it, or that belong into the other", p.name, p.owner, len(drop)),
 				Remedy:   sql + ";",
 			})
 			continue
