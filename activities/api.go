@@ -71,6 +71,9 @@ type TableInfo struct {
 	History string  `json:"history"`
 	// Position is the last change that history has; empty where there is none.
 	Position string `json:"position,omitempty"`
+	// Ground is the fingerprint of what the table's stream rested on when it was
+	// looked at; zero where that was not seen.
+	Ground change.Fingerprint `json:"ground,omitempty"`
 }
 
 // PrepareInput asks for everything that a database needs before its lanes run.
@@ -97,16 +100,27 @@ type PrepareResult struct {
 type ScanInput struct {
 	DB    fleet.Database `json:"db"`
 	Epoch uint32         `json:"epoch"`
-	// Known are the OIDs that need no new look; their names may have changed.
-	Known []uint32 `json:"known,omitempty"`
+	// Known are the tables that were found before.
+	Known []KnownTable `json:"known,omitempty"`
 	// Copy is the id of the copy that should be running; empty where there is
 	// none.
 	Copy string `json:"copy,omitempty"`
 }
 
+// KnownTable is what is known of a table.
+type KnownTable struct {
+	OID  uint32 `json:"o"`
+	Name string `json:"n"`
+	// Ground is that of the TableInfo that was taken over last.
+	Ground change.Fingerprint `json:"g,omitempty"`
+	// Parked tells that it waits for a request, and is not judged before.
+	Parked bool `json:"p,omitempty"`
+}
+
 // ScanResult lists what differs from what was known.
 type ScanResult struct {
-	// Found are the tables that were not known.
+	// Found are the tables that were not known, and those that rest on other
+	// ground than when they were found.
 	Found []TableInfo `json:"found,omitempty"`
 	// Gone are known OIDs that no longer match or exist.
 	Gone []uint32 `json:"gone,omitempty"`

@@ -93,6 +93,10 @@ func (c *capturer) open(run string) error {
 	if err != nil {
 		return err
 	}
+	// Opening a publisher begins the epoch, so that it is looked for before.
+	if err := c.a.kafka.Began(ctx, c.in.DB.Topic.Name, c.in.Epoch); err != nil {
+		return err
+	}
 	c.publisher, err = c.a.kafka.Publisher(ctx, topic.PublisherConfig{Topic: c.in.DB.Topic.Name, Epoch: c.in.Epoch})
 	if err != nil {
 		return err

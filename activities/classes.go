@@ -75,7 +75,7 @@ var classes = []class{
 	{pgsource.ErrSlotActive, "SLOT_ACTIVE", retry, true, ""},
 	{pgsource.ErrUnreachable, "SOURCE_UNREACHABLE", retry, true, "check that the server runs and that the worker can reach it"},
 	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume {db}"},
-	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "the topic is gone, and changes with it: " + again},
+	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "if kafka.brokers or topic_prefix was changed, change it back, then: millrace apply; otherwise the topic is gone, and changes with it: " + again},
 	{topic.ErrRecord, "MALFORMED_RECORD", park, true, "others write into the topic: " + again},
 	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume {db}"},
 	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume {db}"},

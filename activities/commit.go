@@ -362,7 +362,8 @@ func (c *committer) track(m *mirrored, first *topic.Data) error {
 	}
 	c.l.beat()
 	applied := m.mirror.Applied()
-	if first != nil && first.Pred.CommitLSN == 0 && applied.Epoch == first.First.Epoch && applied.Before(first.First) {
+	if others := len(m.twins) > 0 || m.mirror.State().OID != m.oid; others && first != nil &&
+		first.Pred.CommitLSN == 0 && applied.Epoch == first.First.Epoch && applied.Before(first.First) {
 		// The table's first change follows what was applied, which so is another
 		// table's that had the name before.
 		applied.Ordinal = 0
@@ -679,10 +680,16 @@ func (c *committer) renamed(m *mirrored, shape *change.Table) error {
 	case !cut.Before(m.queue[0].end):
 		return nil // before the copy under this name
 	}
-	err := fmt.Errorf("table %s is called %s now", m.table, shape)
-	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
-		Code: CodeTableRenamed, Message: err.Error(), Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
-	}}})
+	r := renamed(m.table.String(), shape)
+	return c.trouble(m, &Reasoned{Err: errors.New(r.Message), Failure: Failure{Park: true, Reason: *r}})
+}
+
+// renamed is the reason of a table that has another name now.
+func renamed(was string, now *change.Table) *Reason {
+	return &Reason{
+		Code: CodeTableRenamed, Message: fmt.Sprintf("table %s is called %s now", was, now), Since: time.Now().UTC().Format(time.RFC3339),
+		Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
+	}
 }
 
 // schedule seals what is due and starts jobs.

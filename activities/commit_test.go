@@ -398,7 +398,7 @@ func TestATableDroppedAndMadeAgainGoesOnUnderItsName(t *testing.T) {
 	x.exec("INSERT INTO t SELECT i, 'old' FROM generate_series(11, 20) i")
 	x.exec("DROP TABLE t", "CREATE TABLE t (id int PRIMARY KEY, v text)")
 	var scan ScanResult
-	x.step(x.a.Scan, ScanInput{DB: x.db, Epoch: x.in.Epoch, Known: []uint32{old.OID}}, &scan)
+	x.step(x.a.Scan, ScanInput{DB: x.db, Epoch: x.in.Epoch, Known: []KnownTable{{OID: old.OID, Name: old.Name, Ground: old.Ground}}}, &scan)
 	if len(scan.Found) != 1 || len(scan.Gone) != 1 {
 		t.Fatalf("the scan found %+v", scan)
 	}

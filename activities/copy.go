@@ -97,6 +97,10 @@ func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, er
 	if err != nil {
 		return out, err
 	}
+	ground, err := sql.GroundAt(ctx, in.Cut.Snapshot, in.DB.Name, t)
+	if err != nil {
+		return out, err
+	}
 	p.phase(jobWithin)
 	m, err := a.mirror(ctx, &in.DB, t)
 	if err != nil {
@@ -104,7 +108,7 @@ func (a *Activities) PlanCopy(ctx context.Context, in PlanInput) (PlanResult, er
 	}
 	defer m.Close()
 	_, err = m.BeginCopy(ctx, lake.Copy{
-		ID: in.Copy, Table: t, Cut: in.Cut.LSN, Epoch: in.Epoch, Chunks: len(chunks), CutMicros: in.Cut.Micros,
+		ID: in.Copy, Table: t, Cut: in.Cut.LSN, Epoch: in.Epoch, Ground: ground, Chunks: len(chunks), CutMicros: in.Cut.Micros,
 	})
 	if err != nil {
 		return out, err
@@ -181,7 +185,13 @@ func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResu
 	if err != nil {
 		return out, err
 	}
+	var now *change.Ground
 	t, err := sql.Describe(ctx, in.OID)
+	if err == nil {
+		var grounds map[uint32]*change.Ground
+		grounds, err = sql.Grounds(ctx, in.DB.Name, []*change.Table{t})
+		now = grounds[in.OID]
+	}
 	sql.Close()
 	if err != nil {
 		return out, err
@@ -192,6 +202,11 @@ func (a *Activities) FinishCopy(ctx context.Context, in FinishInput) (FinishResu
 		return out, err
 	}
 	defer m.Close()
+	if was := m.Ground(); was != nil && now != nil {
+		if how := was.Streamed(now); how != "" {
+			return out, fmt.Errorf("finish the copy of %s: %w: %s", t, pgsource.ErrRewritten, how)
+		}
+	}
 	if err := m.FinishCopy(ctx, in.Copy); err != nil {
 		return out, err
 	}

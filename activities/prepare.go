@@ -47,7 +47,12 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err != nil {
 		return out, err
 	}
-	if err := a.kafka.Ensure(ctx, a.topic(db)); err != nil {
+	// Where an epoch has begun, a topic that is not there took changes with it.
+	ensure := a.kafka.Ensure
+	if in.Epoch > 0 {
+		ensure = a.kafka.Check
+	}
+	if err := ensure(ctx, a.topic(db)); err != nil {
 		return out, err
 	}
 	if _, err := a.lake(ctx, db); err != nil {
@@ -58,21 +63,43 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 		return out, err
 	}
 	out.SystemID, out.Timeline, out.LSN = system.ID, system.Timeline, system.LSN
-	if out.Epoch, err = a.epoch(ctx, sql, &in, tables); err != nil {
+	var fresh bool
+	if out.Epoch, fresh, err = a.epoch(ctx, sql, &in, tables); err != nil {
 		return out, err
 	}
-	_, refused, err := sql.EnsurePublications(ctx, db.Name, tables)
+	refused, grounds, err := publish(ctx, sql, db, tables, fresh)
 	if err != nil {
 		return out, err
 	}
 	if err := blocking(refused); err != nil {
 		return out, err
 	}
+	for _, p := range refused {
+		if p.Table == "" {
+			a.cfg.Log.Warn(p.Sentence, "database", db.Name, "code", p.Code, "remedy", p.Remedy)
+		}
+	}
+	if fresh {
+		if err := a.kafka.Begin(ctx, db.Topic.Name, out.Epoch); err != nil {
+			return out, err
+		}
+	}
 	if _, err := sql.EnsureSlot(ctx, db.Name, out.Epoch); err != nil {
 		return out, err
 	}
-	out.Tables, err = a.describe(ctx, db, out.Epoch, tables, append(odd, refused...))
+	out.Tables, err = a.describe(ctx, db, out.Epoch, tables, grounds, append(odd, refused...))
 	return out, err
+}
+
+// publish has the tables in their publications, which are made for a fresh slot
+// alone, and tells what their streams rest on now.
+func publish(ctx context.Context, sql *pgsource.DB, db *fleet.Database, tables []*change.Table, fresh bool) ([]pgsource.Problem, map[uint32]*change.Ground, error) {
+	_, refused, err := sql.EnsurePublications(ctx, db.Name, tables, fresh)
+	if err != nil {
+		return nil, nil, err
+	}
+	grounds, err := sql.Grounds(ctx, db.Name, tables)
+	return refused, grounds, err
 }
 
 // topic is a database's topic as it ought to be.
@@ -82,21 +109,24 @@ func (a *Activities) topic(db *fleet.Database) topic.Topic {
 }
 
 // epoch finds the generation of the slot to use. The first preparation adopts
-// a slot of ours that is there; where there is none it begins a generation
-// later than any that the topic or the lake has seen. Later preparations insist
-// on theirs: a slot that is gone has lost changes.
-func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (uint32, error) {
+// a slot of ours that is there, if it was read into this topic; where there is
+// none it begins a generation later than any that the topic or the lake has seen. Later preparations insist
+// on theirs: a slot that is gone has lost changes. fresh tells that the slot is
+// yet to be made.
+func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (epoch uint32, fresh bool, err error) {
 	if in.Epoch > 0 {
-		_, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch))
-		return in.Epoch, err
+		if _, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch)); err != nil {
+			return 0, false, err
+		}
+		return in.Epoch, false, a.kafka.Began(ctx, in.DB.Topic.Name, in.Epoch)
 	}
 	slots, err := slotEpochs(ctx, sql, in.DB.Name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	schemas, err := a.kafka.LoadSchemas(ctx, in.DB.Topic.Name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	seen := schemas.LastEpoch()
 	for _, t := range tables {
@@ -105,17 +135,17 @@ func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInp
 			if Classify(err).Park {
 				continue // describe parks the table
 			}
-			return 0, err
+			return 0, false, err
 		}
 		seen = max(seen, m.Applied().Epoch, m.State().Epoch)
 		if err := m.Close(); err != nil {
-			return 0, err
+			return 0, false, err
 		}
 	}
 	if len(slots) > 0 && slices.Max(slots) >= seen {
-		return slices.Max(slots), nil
+		return slices.Max(slots), false, schemas.Began(slices.Max(slots))
 	}
-	return seen + 1, nil
+	return seen + 1, true, nil
 }
 
 // mirror opens the mirror of a table as the fleet file wants it.
@@ -182,12 +212,16 @@ func blocking(problems []pgsource.Problem) error {
 }
 
 // describe says in which phase each table is, by its mirror in the lake, and
-// which cannot be mirrored.
-func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uint32, tables []*change.Table, problems []pgsource.Problem) ([]TableInfo, error) {
+// which cannot be mirrored. One that waits because of its shape has a reason.
+func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uint32, tables []*change.Table, grounds map[uint32]*change.Ground, problems []pgsource.Problem) ([]TableInfo, error) {
 	since := time.Now().UTC().Format(time.RFC3339)
 	infos := make([]TableInfo, 0, len(tables))
 	for _, t := range tables {
 		info := TableInfo{OID: t.OID, Name: t.String(), Phase: string(lake.Waiting)}
+		ground := grounds[t.OID]
+		if ground != nil {
+			info.Ground = ground.Fingerprint()
+		}
 		if i := slices.IndexFunc(problems, func(p pgsource.Problem) bool { return p.Table == t.String() && p.Blocking }); i >= 0 {
 			p := &problems[i]
 			info.Phase = "parked"
@@ -206,9 +240,16 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 			infos = append(infos, info)
 			continue
 		}
-		state, where, at := m.State(), m.Info(), m.Applied()
+		state, where, at, was := m.State(), m.Info(), m.Applied(), m.Ground()
 		_ = m.Close()
 		info.History, info.Latest = where.History, where.Latest
+		// A copy makes latest, or empties it, as the table's identity is now.
+		switch {
+		case t.Identity == change.IdentityNone:
+			info.Latest = ""
+		case info.Latest == "":
+			info.Latest = strings.TrimSuffix(info.History, "history") + "latest"
+		}
 		if !at.IsZero() {
 			info.Position = at.String()
 		}
@@ -217,8 +258,17 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 			// Never copied, another table, after a lost slot, or a copy whose
 			// snapshot is gone.
 			info.Phase = string(lake.Waiting)
+		case ground == nil || was == nil || was.Streamed(ground) != "":
+			// Rows may have come or gone that no change tells of.
+			info.Phase = string(lake.Waiting)
 		default:
-			info.Phase = string(state.Phase)
+			if info.Phase = string(state.Phase); was.Filled(ground, t) != "" {
+				info.Phase = string(lake.Waiting)
+				err := fmt.Errorf("%s: %s: %w", t, was.Filled(ground, t), lake.ErrSchemaIncompatible)
+				f := Classify(err)
+				info.Reason = &f.Reason
+				info.Reason.Since = since
+			}
 		}
 		infos = append(infos, info)
 	}
@@ -226,6 +276,7 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 }
 
 // Scan looks for tables that appeared or vanished, and publishes the new ones.
+// It judges again those whose streams rest on other ground than before.
 func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error) {
 	var out ScanResult
 	defer a.alive(ctx)()
@@ -239,31 +290,49 @@ func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error)
 	if err != nil {
 		return out, err
 	}
-	var found []*change.Table
-	for _, t := range tables {
-		if !slices.Contains(in.Known, t.OID) {
-			found = append(found, t)
+	known := make(map[uint32]*KnownTable, len(in.Known))
+	for i := range in.Known {
+		k := &in.Known[i]
+		known[k.OID] = k
+		if !slices.ContainsFunc(tables, func(t *change.Table) bool { return t.OID == k.OID }) {
+			out.Gone = append(out.Gone, k.OID)
 		}
 	}
-	for _, oid := range in.Known {
-		if !slices.ContainsFunc(tables, func(t *change.Table) bool { return t.OID == oid }) {
-			out.Gone = append(out.Gone, oid)
-		}
-	}
-	_, refused, err := sql.EnsurePublications(ctx, db.Name, tables)
+	refused, grounds, err := publish(ctx, sql, db, tables, false)
 	if err != nil {
 		return out, err
 	}
+	if err := blocking(refused); err != nil {
+		return out, err
+	}
 	problems := append(odd, refused...)
-	if len(found) > 0 {
-		if out.Found, err = a.describe(ctx, db, in.Epoch, found, problems); err != nil {
+	var look []*change.Table
+	for _, t := range tables {
+		k, ground := known[t.OID], grounds[t.OID]
+		switch {
+		case k == nil:
+			look = append(look, t)
+		case ground == nil || k.Parked || k.Ground == ground.Fingerprint():
+		case k.Name != t.String():
+			out.Parked = append(out.Parked, TableChange{OID: t.OID, Reason: renamed(k.Name, t)})
+		default:
+			look = append(look, t)
+		}
+	}
+	if len(look) > 0 {
+		if out.Found, err = a.describe(ctx, db, in.Epoch, look, grounds, problems); err != nil {
 			return out, err
+		}
+	}
+	for i := range out.Found {
+		if f := &out.Found[i]; known[f.OID] != nil && f.Reason != nil {
+			f.Phase = "parked" // nobody has asked for a copy
 		}
 	}
 	for i := range problems {
 		p := &problems[i]
 		at := slices.IndexFunc(tables, func(t *change.Table) bool { return t.String() == p.Table })
-		if !p.Blocking || at < 0 || !slices.Contains(in.Known, tables[at].OID) {
+		if !p.Blocking || at < 0 || known[tables[at].OID] == nil {
 			continue
 		}
 		out.Parked = append(out.Parked, TableChange{OID: tables[at].OID, Reason: &Reason{

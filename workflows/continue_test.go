@@ -206,7 +206,7 @@ func TestAParkedTableIsLeftOutByTheNextCommitLane(t *testing.T) {
 func TestTablesThatAppearAndVanishAreFollowed(t *testing.T) {
 	w := newWorld(t)
 	w.scan = func(in activities.ScanInput) (activities.ScanResult, error) {
-		if len(in.Known) == 1 && in.Known[0] == 1 {
+		if len(in.Known) == 1 && in.Known[0].OID == 1 {
 			return activities.ScanResult{
 				Found: []activities.TableInfo{{OID: 2, Name: "public.b", Phase: "live", Position: "1/0/5/1"}},
 				Gone:  []uint32{1},
@@ -218,7 +218,7 @@ func TestTablesThatAppearAndVanishAreFollowed(t *testing.T) {
 		if a, b := w.table("public.a"), w.table("public.b"); a.Phase != workflows.Gone || b.Phase != workflows.Live || b.Position != "1/0/5/1" {
 			t.Errorf("tables %+v, %+v", a, b)
 		}
-		if in := last[activities.ScanInput](w); len(in.Known) != 1 || in.Known[0] != 2 {
+		if in := last[activities.ScanInput](w); len(in.Known) != 1 || in.Known[0].OID != 2 {
 			t.Errorf("known %v", in.Known)
 		}
 		w.remove()

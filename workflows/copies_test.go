@@ -227,3 +227,36 @@ func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
 	})
 	w.run()
 }
+
+func TestATableOnOtherGroundIsCopiedAgain(t *testing.T) {
+	w := newWorld(t)
+	started, _ := w.copies()
+	w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
+		return prepared(
+			activities.TableInfo{OID: 1, Name: "public.a", Phase: "live", Ground: 7},
+			activities.TableInfo{OID: 2, Name: "public.b", Phase: "parked", Ground: 5, Reason: &activities.Reason{Code: "TABLE_LOCKED"}},
+		), nil
+	}
+	w.scan = func(in activities.ScanInput) (activities.ScanResult, error) {
+		var out activities.ScanResult
+		for _, k := range in.Known {
+			switch {
+			case k.OID == 1 && k.Ground == 7:
+				out.Found = append(out.Found, activities.TableInfo{OID: 1, Name: "public.a", Phase: "waiting", Ground: 8})
+			case k.OID == 2 && !k.Parked:
+				t.Errorf("a parked table is known as %+v", k)
+			}
+		}
+		return out, nil
+	}
+	w.at(time.Minute, func() {
+		if a, b := w.table("public.a"), w.table("public.b"); a.Phase != workflows.Copying || b.Phase != workflows.Parked {
+			t.Errorf("tables %+v, %+v", a, b)
+		}
+		if len(*started) != 1 || len((*started)[0].Tables) != 1 || (*started)[0].Tables[0].OID != 1 {
+			t.Errorf("copies %+v", *started)
+		}
+		w.remove()
+	})
+	w.run()
+}

@@ -328,7 +328,7 @@ func (d *database) look(ctx workflow.Context, queue string, counts func() bool) 
 	}
 	for i := range d.s.Tables {
 		if t := &d.s.Tables[i]; t.Phase != Gone {
-			in.Known = append(in.Known, t.OID)
+			in.Known = append(in.Known, activities.KnownTable{OID: t.OID, Name: t.Name, Ground: t.Ground, Parked: t.Phase == Parked})
 		}
 	}
 	heard := d.reports

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/activities"
+	"github.com/millrace-io/millrace/activities/change"
 )
 
 func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
@@ -13,5 +14,21 @@ func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
 		if got := s.table(1).Phase; got != want {
 			t.Errorf("parked for %s, found live in the lake: %s, want %s", code, got, want)
 		}
+	}
+}
+
+func TestTheGroundOfATableUnderCopyIsJudgedWhenTheCopyHasEnded(t *testing.T) {
+	s := &State{Copy: &CopyState{ID: "c"}, Tables: []TableState{{OID: 1, Name: "public.a", Phase: Copying, Ground: 7}}}
+	see := func(phase Phase, ground change.Fingerprint) {
+		s.found(&activities.TableInfo{OID: 1, Name: "public.a", Phase: string(phase), Ground: ground})
+	}
+	see(Waiting, 8) // it is not what the copy stands on
+	if a := s.table(1); a.Phase != Copying || a.Ground != 7 {
+		t.Errorf("while it is copied: %+v", a)
+	}
+	s.change(&activities.TableChange{OID: 1, Phase: string(Live)})
+	see(Waiting, 8)
+	if a := s.table(1); a.Phase != Waiting || !a.Recopy || a.Ground != 8 {
+		t.Errorf("after its copy: %+v", a)
 	}
 }

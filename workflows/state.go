@@ -81,6 +81,8 @@ type TableState struct {
 	At      string             `json:"a,omitempty"`
 	// Recopy tells that the table is to be copied, live or not.
 	Recopy bool `json:"w,omitempty"`
+	// Ground is what the table's stream rested on when it was last judged.
+	Ground change.Fingerprint `json:"g,omitempty"`
 }
 
 // table returns the entry of a table, or nil.
@@ -126,7 +128,9 @@ func (s *State) found(info *activities.TableInfo) (unparked bool) {
 			phase = Copying
 		}
 	}
-	t.Name, t.Phase = info.Name, phase
+	if t.Name, t.Phase = info.Name, phase; phase != Copying {
+		t.Ground = info.Ground // a copy that runs is judged when it has ended
+	}
 	t.History, t.Latest = s.relative(info.History), s.relative(info.Latest)
 	if latestOf(t.History) == t.Latest {
 		t.Latest = beside

@@ -27,7 +27,7 @@ func crowded(reason *activities.Reason) *State {
 		dir := fmt.Sprintf("%s/%s/a_schema_of_some_length/a_table_with_a_rather_long_name_%06d", s.Config.Lake, s.Config.Name, i)
 		info := activities.TableInfo{
 			OID: uint32(1_000_000 + i), Name: fmt.Sprintf("a_schema_of_some_length.a_table_with_a_rather_long_name_%06d", i),
-			Phase: "live", History: dir + "/history", Latest: dir + "/latest", Position: "12/00000FFF/FFFFFFFF/123456789",
+			Phase: "live", History: dir + "/history", Latest: dir + "/latest", Position: "12/00000FFF/FFFFFFFF/123456789", Ground: 1<<64 - 1,
 		}
 		if reason != nil {
 			info.Phase, info.Reason = "parked", reason
@@ -75,7 +75,7 @@ func TestWhatStepsAreToldOfManyTablesFitsIntoAPayload(t *testing.T) {
 		prepared.Tables = append(prepared.Tables, activities.TableInfo{
 			OID: st.OID, Name: st.Name, Phase: "live", History: s.absolute(st.History), Latest: s.latest(st), Position: st.At,
 		})
-		scanned.Known = append(scanned.Known, st.OID)
+		scanned.Known = append(scanned.Known, activities.KnownTable{OID: st.OID, Name: st.Name, Ground: st.Ground})
 		copied.Tables = append(copied.Tables, CopyTable{OID: st.OID, Name: st.Name})
 	}
 	for name, v := range map[string]any{"preparation": prepared, "scan": scanned, "copy": copied} {

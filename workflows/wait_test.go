@@ -213,7 +213,7 @@ func TestAProofIsAWorkflowOfItsOwn(t *testing.T) {
 func TestAWaitCoversTablesThatWereMadeBeforeIt(t *testing.T) {
 	w := newWorld(t)
 	w.scan = func(in activities.ScanInput) (activities.ScanResult, error) {
-		if slices.Contains(in.Known, 9) {
+		if slices.ContainsFunc(in.Known, func(k activities.KnownTable) bool { return k.OID == 9 }) {
 			return activities.ScanResult{}, nil
 		}
 		return activities.ScanResult{Found: []activities.TableInfo{{OID: 9, Name: "public.made", Phase: "waiting"}}}, nil

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ type site struct {
 	region string
 	stack  *local.Stack
 	lake   string // URI
+	prefix string // of topics; empty means the region
 	fleet  string // path of the fleet file
 	env    []string
 
@@ -149,7 +151,7 @@ func (s *site) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "region: %s\n", s.region)
 	fmt.Fprintf(&b, "temporal: {address: %q, heartbeat_timeout: %s}\n", s.stack.Temporal.Address, heartbeat)
-	fmt.Fprintf(&b, "kafka: {brokers: [%q], topic_prefix: %s, partitions: 3}\n", s.stack.Kafka.Brokers[0], s.region)
+	fmt.Fprintf(&b, "kafka: {brokers: [%q], topic_prefix: %s, partitions: 3}\n", s.stack.Kafka.Brokers[0], cmp.Or(s.prefix, s.region))
 	fmt.Fprintf(&b, "allow_insecure: true\nlake: %s\ndefaults: {freshness: 500ms}\ndatabases:\n", s.lake)
 	for _, d := range s.databases {
 		url, tables, password := d.url, d.tables, d.password

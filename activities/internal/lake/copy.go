@@ -73,11 +73,12 @@ func (m *Mirror) beginCopy(ctx context.Context, v *view, c Copy) (won bool, err 
 		Domains: []deltalog.Domain{
 			{Name: copyDomain, Configuration: encodeDomain(copyState{
 				ID: c.ID, Incarnation: number, Epoch: c.Epoch, Cut: c.Cut, CutMicros: c.CutMicros,
-				OID: c.Table.OID, FileNode: c.FileNode, Chunks: c.Chunks,
+				OID: c.Table.OID, Chunks: c.Chunks,
 			})},
 			{Name: stateDomain, Configuration: encodeDomain(tableState{
 				Phase: Copying, Incarnation: number, OID: c.Table.OID, Complete: v.state.Complete,
 			})},
+			{Name: groundDomain, Configuration: encodeDomain(c.Ground)},
 		},
 	}
 	if want := (&schema.Schema{Fields: fields}); sh.key != v.key || !want.Equal(v.snap.Metadata().Schema) {
@@ -312,8 +313,9 @@ func (w *chunkWriter) drop() {
 }
 
 // FinishCopy ends the copy once all its chunks are done: the table is catching
-// up then, or live where it has no latest. ErrCopyIncomplete when chunks are
-// left. A second call changes nothing.
+// up then, or live where it has no latest. One that it had while its rows had a
+// key is emptied, for nothing brings it up to date any more. ErrCopyIncomplete
+// when chunks are left. A second call changes nothing.
 func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error {
 	v, err := m.history.refresh(ctx)
 	for ; err == nil; v, err = m.history.refresh(ctx) {
@@ -321,6 +323,9 @@ func (m *Mirror) FinishCopy(ctx context.Context, copyID string) error {
 		if done, err = m.finishCopy(ctx, v, copyID); done || err != nil {
 			break
 		}
+	}
+	if err == nil && v.key == keyNone {
+		err = m.emptyLatest(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("finish copy %s of %s: %w", copyID, m.name, err)

@@ -13,6 +13,7 @@ const (
 	positionDomain = "millrace.position"
 	stateDomain    = "millrace.state"
 	copyDomain     = "millrace.copy"
+	groundDomain   = "millrace.ground"
 )
 
 // maxComplete bounds how many complete incarnations a table remembers.
@@ -72,7 +73,6 @@ type copyState struct {
 	Cut         change.LSN `json:"cut"`
 	CutMicros   int64      `json:"cut_micros"`
 	OID         uint32     `json:"oid"`
-	FileNode    uint32     `json:"file_node,omitempty"`
 	Chunks      int        `json:"chunks"`
 	// Rows and Bytes are those of the chunks that are done.
 	Rows  int64 `json:"rows"`

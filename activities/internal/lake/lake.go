@@ -125,8 +125,9 @@ type Copy struct {
 	// below. Epoch is the slot's generation.
 	Cut   change.LSN
 	Epoch uint32
-	// FileNode is the table's file under the snapshot, for the record.
-	FileNode uint32
+	// Ground is what the stream rested on under the snapshot. Nil means that it
+	// is not known.
+	Ground *change.Ground
 	// Chunks is how many chunks the copy has; zero for an empty plan.
 	Chunks int
 	// CutMicros is when the snapshot was taken, in microseconds of Unix time.

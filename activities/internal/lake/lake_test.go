@@ -301,6 +301,36 @@ func TestATableWithoutIdentityIsLiveWithHistoryAlone(t *testing.T) {
 	}
 }
 
+func TestATableThatLosesItsKeyShowsNoOldRows(t *testing.T) {
+	b := newBench(t, keyed())
+	b.copy("one", 10, "1|1|a|x", "2|1|b|x")
+	b.catchUp()
+	b.table = keyed()
+	b.table.Identity, b.table.Key = change.IdentityNone, nil
+	b.table.Fingerprint = b.table.ComputeFingerprint()
+	b.copy("two", 20, "1|1|a|x", "3|1|c|x")
+	b.catchUp()
+	b.wantLatest()
+	if info := b.mirror.Info(); info.Latest != "" || info.LatestRows != 0 {
+		t.Errorf("%+v", info)
+	}
+	b.commit(30, "c 4|1|d|x")
+	b.reopen()
+	if info := b.mirror.Info(); info.Latest != "" {
+		t.Errorf("opened again: %+v", info)
+	}
+	// And it has a key again.
+	b.table = keyed()
+	b.copy("three", 40, "1|1|a|x", "4|1|d|x")
+	b.catchUp()
+	b.wantLatest("1|1|a|x", "4|1|d|x")
+	b.commit(50, "u 4|1|e|x")
+	b.wantLatest("1|1|a|x", "4|1|e|x")
+	if info := b.mirror.Info(); info.Latest == "" || info.LatestRows != 2 {
+		t.Errorf("%+v", info)
+	}
+}
+
 func TestNothingIsCommittedForNothing(t *testing.T) {
 	b := newBench(t, keyed())
 	b.copy("one", 10, "1|1|a|x")

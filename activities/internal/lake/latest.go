@@ -223,6 +223,35 @@ func (t *table) swap(ctx context.Context, latest *side, hv, lv *view) (*view, er
 	}
 }
 
+// emptyLatest takes all rows out of a latest that is there and has lost its use.
+// A copy of the table with a key puts rows into it again.
+func (t *table) emptyLatest(ctx context.Context) error {
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	t.closeIndex()
+	st, err := t.store.Sub("latest")
+	if err != nil {
+		return err
+	}
+	latest, err := deltalog.Open(ctx, st)
+	if errors.Is(err, deltalog.ErrNotTable) {
+		return nil
+	}
+	for err == nil && latest.Snapshot().NumFiles() > 0 {
+		var won bool
+		_, won, err = latest.Commit(ctx, &deltalog.Commit{
+			Read:      latest.Snapshot(),
+			Operation: "TRUNCATE",
+			Domains:   []deltalog.Domain{{Name: stateDomain, Configuration: encodeDomain(tableState{Phase: Waiting})}},
+			Remove:    slices.Collect(latest.Snapshot().Files()),
+		})
+		if err == nil && !won {
+			_, err = latest.Refresh(ctx)
+		}
+	}
+	return wrapIf("empty "+st.URI(), err)
+}
+
 // advance applies changes of history to latest, whole transactions, about
 // maxRows rows of them, in one commit. done tells that it reached history's
 // position; then latest is live.

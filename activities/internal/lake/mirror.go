@@ -21,6 +21,7 @@ type view struct {
 	position change.Position
 	state    tableState
 	copy     copyState
+	ground   *change.Ground
 	// key is what rows are found by: see keyOf.
 	key string
 }
@@ -31,6 +32,7 @@ func newView(snap *deltalog.Snapshot) (*view, error) {
 		decodeDomain(snap.Domain, positionDomain, &v.position),
 		decodeDomain(snap.Domain, stateDomain, &v.state),
 		decodeDomain(snap.Domain, copyDomain, &v.copy),
+		decodeDomain(snap.Domain, groundDomain, &v.ground),
 	)
 	return v, err
 }
@@ -353,6 +355,16 @@ func (m *Mirror) State() State {
 	}
 }
 
+// Ground returns what the stream rested on at the cut of the newest copy; nil
+// where that is not known. It must not be changed.
+func (m *Mirror) Ground() *change.Ground {
+	v, err := m.history.view()
+	if err != nil {
+		return nil
+	}
+	return v.ground
+}
+
 func (m *Mirror) phase(v *view) Phase {
 	switch {
 	case v.state.Incarnation == 0 || v.state.OID != m.shape.OID:
@@ -391,7 +403,8 @@ func (m *Mirror) Info() Info {
 		History: m.history.Store().URI(), HistoryRows: rows,
 		Files: int64(h.NumFiles()), Commits: int64(h.Version()) + 1,
 	}
-	if latest := m.latest.Load(); latest != nil {
+	v, err := m.history.view()
+	if latest := m.latest.Load(); latest != nil && err == nil && v.key != keyNone {
 		s := latest.Snapshot()
 		info.Latest = latest.Store().URI()
 		info.LatestRows, _ = s.Rows()

@@ -198,7 +198,7 @@ func (s *source) publish(patterns ...string) []*change.Table {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	published, problems, err := s.db.EnsurePublications(s.t.Context(), "shop", list)
+	published, problems, err := s.db.EnsurePublications(s.t.Context(), "shop", list, true)
 	if err != nil || len(problems) > 0 || len(published) != len(list) {
 		s.t.Fatalf("published %d of %d: %v %v", len(published), len(list), problems, err)
 	}

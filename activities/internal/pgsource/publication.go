@@ -45,19 +45,21 @@ func wanted(db string) []*publication {
 	}
 }
 
-// EnsurePublications makes the two publications of a database of the fleet, or
-// checks those that an operator made, and gives them exactly the tables: those
-// with an identity the first, those without the second. Tables that are not
-// given leave publications that Millrace made.
+// EnsurePublications checks the two publications of a database of the fleet,
+// and gives them exactly the tables: those with an identity the first, those
+// without the second. Tables that are not given leave publications that Millrace
+// made; one that an operator made keeps them. A publication that does not exist
+// is made where create says so, and an [ErrPublicationMissing] otherwise: what
+// it would have published is in no stream.
 //
 // Published are the OIDs of the tables that are in the right publication now;
 // problems say why the others are not, with the SQL for who may change it. A
 // table's identity is checked again under the lock that adding it takes, so that
 // no update of an application is ever refused.
-func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change.Table) (published []uint32, problems []Problem, err error) {
+func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change.Table, create bool) (published []uint32, problems []Problem, err error) {
 	pubs := wanted(db)
 	for _, p := range pubs {
-		found, err := d.ensurePublication(ctx, db, p)
+		found, err := d.ensurePublication(ctx, db, p, create)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -89,10 +91,10 @@ func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change
 		}
 		slices.Sort(drop)
 		sql := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE ONLY %s", ident(p.name), strings.Join(drop, ", ONLY "))
-		if !p.owned {
+		if !p.ours || !p.owned {
 			problems = append(problems, Problem{
 				Code:     "PUBLICATION_EXTRA",
-				Sentence: fmt.Sprintf("the publication %s, which %s owns, holds %d tables that should not be in it", p.name, p.owner, len(drop)),
+				Sentence: fmt.Sprintf("the publication %s, which %s owns and Millrace did not make, holds %d tables that the fleet file leaves out of it, or that belong into the other", p.name, p.owner, len(drop)),
 				Remedy:   sql + ";",
 			})
 			continue
@@ -135,7 +137,7 @@ func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change
 
 // ensurePublication has p exist with the right options, and reads what is in
 // it.
-func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) ([]Problem, error) {
+func (d *DB) ensurePublication(ctx context.Context, db string, p *publication, create bool) ([]Problem, error) {
 	if err := d.readPublication(ctx, db, p); err != nil {
 		return nil, err
 	}
@@ -143,17 +145,19 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 	if p.generated {
 		options += ", publish_generated_columns = none"
 	}
-	create := fmt.Sprintf("CREATE PUBLICATION %s WITH (%s)", ident(p.name), options)
+	statement := fmt.Sprintf("CREATE PUBLICATION %s WITH (%s)", ident(p.name), options)
 	comment := fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(p.name), literal(mark(db)))
 	set := fmt.Sprintf("ALTER PUBLICATION %s SET (%s)", ident(p.name), options)
 	problem := func(sentence, remedy string) ([]Problem, error) {
 		return []Problem{{Code: "PUBLICATION", Sentence: sentence, Remedy: remedy, Blocking: true}}, nil
 	}
 	switch {
+	case !p.exists && !create:
+		return nil, publicationMissing(p.name)
 	case !p.exists:
 		err := d.query(ctx, "make publication "+p.name, func(ctx context.Context, c *pgx.Conn) error {
 			return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, create); err != nil {
+				if _, err := tx.Exec(ctx, statement); err != nil {
 					return err
 				}
 				_, err := tx.Exec(ctx, comment)
@@ -163,17 +167,17 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication) (
 		switch {
 		case errors.Is(err, ErrPrivilege):
 			return problem(fmt.Sprintf("the role %s may not make the publication %s in the database %s", d.user(), p.name, d.database()),
-				fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- or, as owner of the tables: %s;", ident(d.database()), ident(d.user()), create))
+				fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- or, as owner of the tables: %s;", ident(d.database()), ident(d.user()), statement))
 		case err != nil && sqlstate(err) != "42710": // another worker made it
 			return nil, err
 		}
 		return nil, d.readPublication(ctx, db, p)
 	case p.all:
 		return problem(fmt.Sprintf("the publication %s is FOR ALL TABLES: every table without a replica identity refuses its updates", p.name),
-			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), create))
+			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), statement))
 	case p.schemas:
 		return problem(fmt.Sprintf("the publication %s is FOR TABLES IN SCHEMA: a table without a replica identity made there would refuse its updates", p.name),
-			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), create))
+			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), statement))
 	case p.actual == p.publish && p.viaRoot && !p.generated:
 		return nil, nil
 	case p.ours && p.owned:

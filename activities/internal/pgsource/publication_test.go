@@ -1,6 +1,7 @@
 package pgsource
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,7 +57,7 @@ func TestIdentityIsCheckedUnderTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.exec("ALTER TABLE a DROP CONSTRAINT a_pkey") // after it was looked at
-	published, problems, err := s.db.EnsurePublications(t.Context(), "shop", tables)
+	published, problems, err := s.db.EnsurePublications(t.Context(), "shop", tables, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestTablesOfOthersComeWithTheSQLForTheirOwner(t *testing.T) {
 	if err != nil || len(tables) != 2 {
 		t.Fatalf("%v %v", tables, err)
 	}
-	published, problems, err := db.EnsurePublications(t.Context(), "shop", tables)
+	published, problems, err := db.EnsurePublications(t.Context(), "shop", tables, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func TestTablesOfOthersComeWithTheSQLForTheirOwner(t *testing.T) {
 	// The SQL works as it is printed, for a superuser.
 	_, sql, _ := strings.Cut(p.Remedy, "superuser: ")
 	s.exec(sql)
-	published, problems, err = db.EnsurePublications(t.Context(), "shop", tables)
+	published, problems, err = db.EnsurePublications(t.Context(), "shop", tables, true)
 	if err != nil || len(published) != 2 || len(problems) > 0 {
 		t.Errorf("published %v, problems %v, %v", published, problems, err)
 	}
@@ -101,7 +102,7 @@ func TestRoleThatMayNotPublishGetsTheSQL(t *testing.T) {
 	role := s.role("REPLICATION")
 	s.exec("CREATE TABLE t (id int PRIMARY KEY)")
 	db := s.connect(role, "")
-	published, problems, err := db.EnsurePublications(t.Context(), "shop", []*change.Table{s.table("public.t")})
+	published, problems, err := db.EnsurePublications(t.Context(), "shop", []*change.Table{s.table("public.t")}, true)
 	if err != nil || len(published) > 0 || len(problems) != 2 {
 		t.Fatalf("published %v, problems %v, %v", published, problems, err)
 	}
@@ -127,7 +128,7 @@ func TestPublicationsOfOperatorsAreAcceptedAndChecked(t *testing.T) {
 	}
 	ensure := func() ([]uint32, []Problem) {
 		t.Helper()
-		published, problems, err := db.EnsurePublications(t.Context(), "shop", tables)
+		published, problems, err := db.EnsurePublications(t.Context(), "shop", tables, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,6 +166,106 @@ func TestPublicationsOfOperatorsAreAcceptedAndChecked(t *testing.T) {
 	}
 }
 
+func TestTablesThatAnOperatorPublishedStay(t *testing.T) {
+	s := newSource(t)
+	s.exec(`CREATE TABLE x (id int PRIMARY KEY); CREATE TABLE y (id int PRIMARY KEY);
+		CREATE PUBLICATION millrace_shop FOR TABLE x, y WITH (publish_via_partition_root = true)`)
+	published, problems, err := s.db.EnsurePublications(t.Context(), "shop", []*change.Table{s.table("public.x")}, true)
+	if err != nil || len(published) != 1 || problem(problems, "PUBLICATION_EXTRA", "") == nil {
+		t.Errorf("published %v, problems %v, %v", published, problems, err)
+	}
+	if got := s.members(); got != "millrace_shop:x millrace_shop:y" {
+		t.Errorf("published %s", got)
+	}
+}
+
+func TestAPublicationThatIsGoneIsNotMadeAgainUnderAStream(t *testing.T) {
+	s := newSource(t)
+	s.exec("CREATE TABLE t (id int PRIMARY KEY)")
+	tables := s.publish("public.*")
+	s.exec("DROP PUBLICATION millrace_shop")
+	if _, _, err := s.db.EnsurePublications(t.Context(), "shop", tables, false); !errors.Is(err, ErrPublicationMissing) {
+		t.Errorf("%v", err)
+	}
+	if got := s.members(); got != "" {
+		t.Errorf("published %s", got)
+	}
+}
+
+func TestGroundTellsWhatHappenedToATable(t *testing.T) {
+	s := newSource(t)
+	s.exec(`CREATE TABLE t (id int PRIMARY KEY, v text, g int GENERATED ALWAYS AS (1) STORED);
+		CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+		CREATE TABLE outer_part (id int PRIMARY KEY) PARTITION BY RANGE (id)`)
+	tables := s.publish("public.t", "public.parts")
+	look := func() (table, parts change.Ground) {
+		t.Helper()
+		for i := range tables {
+			tables[i] = s.table(tables[i].String())
+		}
+		g, err := s.db.Grounds(t.Context(), "shop", tables)
+		if err != nil || len(g) != 2 {
+			t.Fatalf("%v, %v", g, err)
+		}
+		return *g[s.table("public.t").OID], *g[s.table("public.parts").OID]
+	}
+	table, parts := look()
+	if table.Member == 0 || table.Partitioned || len(table.Files) != 1 || !slices.Equal(table.Hidden, []int16{3}) || table.Shape == 0 {
+		t.Errorf("table %+v", table)
+	}
+	if parts.Member == 0 || !parts.Partitioned || len(parts.Files) != 1 || parts.Files[0].Attached {
+		t.Errorf("parts %+v", parts)
+	}
+	for _, c := range []struct {
+		sql                     string
+		streamed, filled, parts bool // told: of t, and of parts
+	}{
+		{"INSERT INTO t VALUES (1, 'a')", false, false, false},
+		{"VACUUM FULL t", false, false, false},
+		{"ALTER TABLE t ADD COLUMN w text", false, true, false}, // for it was rewritten before, in whatever shape
+		{"CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", false, true, false},
+		{"ALTER TABLE outer_part ADD CONSTRAINT c CHECK (id > 0)", false, true, false},
+		{"CREATE TABLE parts_3 (id int PRIMARY KEY)", false, true, false},
+		{"ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM (20) TO (30)", false, true, true},
+		{"ALTER TABLE parts DETACH PARTITION parts_3", false, true, false},
+		{"TRUNCATE parts_1", false, true, true},
+		{"ALTER PUBLICATION millrace_shop SET (publish = 'insert')", true, true, true},
+		{"ALTER PUBLICATION millrace_shop DROP TABLE t; ALTER PUBLICATION millrace_shop ADD TABLE t", true, true, true},
+	} {
+		s.exec(c.sql)
+		now, nowParts := look()
+		if got := table.Streamed(&now); (got != "") != c.streamed {
+			t.Errorf("%s: %q", c.sql, got)
+		}
+		if got := table.Filled(&now, s.table("public.t")); (got != "") != c.filled {
+			t.Errorf("%s: filled %q", c.sql, got)
+		}
+		if got := parts.Streamed(&nowParts); (got != "") != c.parts {
+			t.Errorf("%s: parts %q", c.sql, got)
+		}
+	}
+	// As of a snapshot, what came later is not there.
+	cut, err := s.db.Cut(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cut.Close()
+	before, _ := look()
+	s.exec("ALTER PUBLICATION millrace_shop DROP TABLE t")
+	at, err := s.db.GroundAt(t.Context(), cut.Snapshot, "shop", s.table("public.t"))
+	if err != nil || at.Fingerprint() != before.Fingerprint() {
+		t.Errorf("at the cut %+v, want %+v: %v", at, before, err)
+	}
+	later, err := s.db.Cut(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer later.Close()
+	if _, err := s.db.GroundAt(t.Context(), later.Snapshot, "shop", s.table("public.t")); !errors.Is(err, ErrRewritten) {
+		t.Errorf("of a table that is in no publication: %v", err)
+	}
+}
+
 func TestLockedTableDoesNotHoldUpOthers(t *testing.T) {
 	s := newSource(t)
 	s.exec("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
@@ -173,7 +274,7 @@ func TestLockedTableDoesNotHoldUpOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.exec("BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE")
-	published, problems, err := s.db.EnsurePublications(t.Context(), "shop", tables)
+	published, problems, err := s.db.EnsurePublications(t.Context(), "shop", tables, true)
 	s.exec("ROLLBACK")
 	if err != nil || len(published) != 1 || problem(problems, "TABLE_LOCKED", "public.a") == nil {
 		t.Errorf("published %v, problems %v, %v", published, problems, err)

@@ -123,12 +123,16 @@ func (d *DB) published(ctx context.Context, names []string) error {
 		if err != nil || len(missing) == 0 {
 			return err
 		}
-		return &Error{Class: ErrPublicationMissing, Problem: Problem{
-			Code:     "PUBLICATION_MISSING",
-			Sentence: fmt.Sprintf("the publication %s does not exist: somebody dropped it, and what changed since cannot be read", strings.Join(missing, ", ")),
-			Blocking: true,
-		}}
+		return publicationMissing(missing...)
 	})
+}
+
+func publicationMissing(names ...string) error {
+	return &Error{Class: ErrPublicationMissing, Problem: Problem{
+		Code:     "PUBLICATION_MISSING",
+		Sentence: fmt.Sprintf("the publication %s does not exist: somebody dropped it, and what changed since cannot be read", strings.Join(names, ", ")),
+		Blocking: true,
+	}}
 }
 
 // pace asks for the server's patience with silent readers, and returns how

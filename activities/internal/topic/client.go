@@ -229,20 +229,35 @@ func (c *Client) retry(ctx context.Context, f func(context.Context) error) error
 // settings that are refused come back joined, each a [SettingError]. It waits
 // until the topic can be written, and begins each empty partition with a
 // stream id.
-func (c *Client) Ensure(ctx context.Context, t Topic) error {
+func (c *Client) Ensure(ctx context.Context, t Topic) error { return c.ensure(ctx, t, true) }
+
+// Check checks t as Ensure does, and creates nothing: one that is not there, or
+// was made again and has nothing in it, is [ErrTopicMissing].
+func (c *Client) Check(ctx context.Context, t Topic) error { return c.ensure(ctx, t, false) }
+
+func (c *Client) ensure(ctx context.Context, t Topic, create bool) error {
 	if t.Partitions < 1 || t.Replication < 1 || t.MinISR < 1 || t.MinISR > t.Replication {
 		return fmt.Errorf("topic %q: %d partitions, %d replicas and min.insync.replicas %d are not possible", t.Name, t.Partitions, t.Replication, t.MinISR)
 	}
 	if t.MaxMessageBytes == 0 {
 		t.MaxMessageBytes = defaultMessage
 	}
-	if err := c.ensureOne(ctx, t.Name, t.Partitions, t.Replication, t.rules()); err != nil {
+	if err := c.ensureOne(ctx, t.Name, t.Partitions, t.Replication, t.rules(), create); err != nil {
 		return err
 	}
-	if err := c.ensureOne(ctx, SchemasTopic(t.Name), 1, t.Replication, t.schemasRules()); err != nil {
+	if err := c.ensureOne(ctx, SchemasTopic(t.Name), 1, t.Replication, t.schemasRules(), create); err != nil {
 		return err
 	}
-	return c.beginStreams(ctx, t.Name, t.Partitions)
+	if create {
+		return c.beginStreams(ctx, t.Name, t.Partitions)
+	}
+	spans, err := c.spans(ctx, t.Name, t.Partitions)
+	for p, s := range spans {
+		if err == nil && s.End == 0 {
+			err = fmt.Errorf("topic %q was made again, partition %d has nothing in it: %w", t.Name, p, ErrTopicMissing)
+		}
+	}
+	return err
 }
 
 // rule is what a setting of a topic has to be.
@@ -291,9 +306,9 @@ func (t *Topic) schemasRules() []rule {
 	}
 }
 
-func (c *Client) ensureOne(ctx context.Context, name string, partitions, replication int, rules []rule) error {
+func (c *Client) ensureOne(ctx context.Context, name string, partitions, replication int, rules []rule, create bool) error {
 	have, replicas, err := c.layout(ctx, name)
-	if errors.Is(err, ErrTopicMissing) {
+	if errors.Is(err, ErrTopicMissing) && create {
 		if err = c.create(ctx, name, partitions, replication, rules); err == nil {
 			have, replicas, err = c.layout(ctx, name)
 		}
