@@ -51,7 +51,7 @@ func millrace(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
 		"", "init", "validate", "apply", "status", "wait", "pause", "resume", "remove", "verify",
-		"table", "table info", "table cat", "table files", "table log",
+		"table", "table info", "table cat", "table checksum", "table files", "table log",
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := millrace(t, append(strings.Fields(name), "--help")...)
@@ -68,6 +68,7 @@ func TestWrongUsage(t *testing.T) {
 		"wat", "--flet x", "wait", "wait shop --until never", "wait shop --timeout soon", "wait shop --timeout 0s",
 		"remove", "remove shop", "apply --timeout -1s", "table", "table cat", "table info /tmp --version x",
 		"table info /tmp --version -1", "validate shop", "status --json=maybe", "pause a b",
+		"table checksum", "table checksum /tmp --stdin", "table checksum --stdin --timeout 0s",
 	} {
 		code, stdout, stderr := millrace(t, strings.Fields(line)...)
 		if code != exitUsage || stdout != "" || stderr == "" {

@@ -14,10 +14,11 @@ import (
 )
 
 type tableCommand struct {
-	Info  tableInfoCommand  `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
-	Cat   tableCatCommand   `cmd:"" help:"The rows, as JSON lines."`
-	Files tableFilesCommand `cmd:"" help:"The data files, with rows and deleted rows."`
-	Log   tableLogCommand   `cmd:"" help:"The commits, the newest first."`
+	Info     tableInfoCommand     `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
+	Cat      tableCatCommand      `cmd:"" help:"The rows, as JSON lines."`
+	Files    tableFilesCommand    `cmd:"" help:"The data files, with rows and deleted rows."`
+	Checksum tableChecksumCommand `cmd:"" help:"The number of rows and a checksum that does not depend on their order."`
+	Log      tableLogCommand      `cmd:"" help:"The commits, the newest first."`
 }
 
 // Help shows examples.
