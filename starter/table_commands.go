@@ -15,7 +15,7 @@ import (
 
 type tableCommand struct {
 	Info     tableInfoCommand     `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
-	Cat      tableCatCommand      `cmd:"" help:"The rows, as JSON lines."`
+	Cat      tableCatCommand      `cmd:"" help:"The rows, as JSON lines, CSV or Parquet."`
 	Files    tableFilesCommand    `cmd:"" help:"The data files, with rows and deleted rows."`
 	Checksum tableChecksumCommand `cmd:"" help:"The number of rows and a checksum that does not depend on their order."`
 	Log      tableLogCommand      `cmd:"" help:"The commits, the newest first."`
@@ -72,25 +72,44 @@ func (c *tableInfoCommand) Run(a *app) error {
 	return nil
 }
 
-type tableCatCommand struct{ tableFlags }
+type tableCatCommand struct {
+	tableFlags
+	Format  string   `default:"json" enum:"json,csv,parquet" help:"json, csv or parquet."`
+	Columns []string `placeholder:"A,B" help:"Columns to show, in this order; all unless given."`
+	Where   string   `placeholder:"COND" help:"Show rows for which all of these hold: COLUMN = 7 AND COLUMN >= 'x' AND COLUMN IS NOT NULL."`
+	Limit   *int64   `placeholder:"N" help:"How many rows to show; all unless given."`
+}
 
 // Help shows examples.
 func (*tableCatCommand) Help() string {
-	return `Integers and decimals are numbers with all their digits, NaN and infinities are strings, binary is base64, and timestamps are ISO 8601, ending in Z unless they have no zone. Rows that a deletion vector hides are not shown.
+	return `Integers and decimals are numbers with all their digits, NaN and infinities are strings, binary is base64, and timestamps are ISO 8601, ending in Z unless they have no zone. In CSV an empty field is NULL and "" an empty string. Rows that a deletion vector hides are not shown.
+
+--where compares columns with literals by =, !=, <, <=, >, >=, IS NULL and IS NOT NULL, and joins comparisons by AND. Text, dates, times and base64 are in 'quotes', names of columns in ` + "`backticks`" + ` where they need to be.
 
 Examples:
 
-  millrace table cat ./orders/latest | jq 'select(.id == 7)'
-  millrace table cat ./orders/history --version 7 | wc -l`
+  millrace table cat ./orders/latest --where 'id = 7'
+  millrace table cat ./orders/latest --columns id,total --where "at >= '2024-02-29' AND total > 9.99" --format csv
+  millrace table cat ./orders/history --version 7 --format parquet > orders.parquet`
 }
 
 // Run writes the rows.
 func (c *tableCatCommand) Run(a *app) error {
+	o := inspect.CatOptions{Format: inspect.Format(c.Format), Columns: c.Columns, Where: c.Where, Limit: -1}
+	switch {
+	case c.Limit != nil && *c.Limit < 0:
+		return usageError("--limit needs a number from 0")
+	case c.Limit != nil:
+		o.Limit = *c.Limit
+	}
+	if a.json && o.Format != inspect.JSON {
+		return usageError("--json and --format " + c.Format + " contradict each other")
+	}
 	v, err := c.open(a)
 	if err != nil {
 		return err
 	}
-	return v.Cat(a.ctx, a.stdout)
+	return v.Cat(a.ctx, a.stdout, o)
 }
 
 type tableFilesCommand struct{ tableFlags }

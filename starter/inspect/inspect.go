@@ -3,11 +3,9 @@
 package inspect
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -155,24 +153,6 @@ func (v *View) Files() []File {
 		files = append(files, e)
 	}
 	return files
-}
-
-// Cat writes the rows as JSON lines, in the order of [deltalog.Snapshot.Read].
-func (v *View) Cat(ctx context.Context, w io.Writer) error {
-	out := bufio.NewWriterSize(w, 1<<16)
-	var e encoder
-	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{}) {
-		if err != nil {
-			return errors.Join(fmt.Errorf("read rows: %w", err), out.Flush())
-		}
-		e.begin(b)
-		for row := range b.Rows() {
-			if _, err := out.Write(e.row(row)); err != nil {
-				return err
-			}
-		}
-	}
-	return out.Flush()
 }
 
 // stamp writes a time for people and programs.

@@ -77,7 +77,7 @@ func TestCatShowsLiveRowsOfAVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := v.Cat(t.Context(), &out); err != nil {
+		if err := v.Cat(t.Context(), &out, CatOptions{Limit: -1}); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {
@@ -128,7 +128,7 @@ func TestWriterThatFailsEndsCat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Cat(t.Context(), closed{}); !errors.Is(err, errClosed) {
+	if err := v.Cat(t.Context(), closed{}, CatOptions{Limit: -1}); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
 }
