@@ -41,10 +41,11 @@ type part struct {
 	value   *part
 	fields  object // of a struct
 	pairs   []pair // of the map under way
+	sorted  []byte // its pairs in order
 }
 
-// pair is a key and its value in the JSON of a map.
-type pair struct{ from, mid, to int }
+// pair is where the JSON of a key begins and ends, and where that of the pair.
+type pair struct{ key, keyEnd, from, to int }
 
 // NewEncoder returns an encoder of rows of the schema.
 func NewEncoder(s *schema.Schema) *Encoder { return &Encoder{row: newObject(s.Fields)} }
@@ -152,6 +153,13 @@ func (p *part) append(dst []byte, c *datafile.Column, row int) ([]byte, error) {
 		return append(strconv.AppendInt(append(dst, `"t:`...), c.I64[row], 10), '"'), nil
 	case schema.Array:
 		return p.appendArray(dst, c, row)
+	case schema.Map:
+		return p.appendMap(dst, c, row)
+	case schema.Struct:
+		if p.variant {
+			return append(dst, `"v"`...), nil
+		}
+		return p.fields.append(dst, c.Fields, row)
 	}
 	return dst, fmt.Errorf("%w: type %s", datafile.ErrUnsupported, c.Type)
 }
@@ -168,6 +176,37 @@ func (p *part) appendArray(dst []byte, c *datafile.Column, row int) ([]byte, err
 		}
 	}
 	return append(dst, ']'), nil
+}
+
+func (p *part) appendMap(dst []byte, c *datafile.Column, row int) ([]byte, error) {
+	var err error
+	dst = append(dst, `{"m":[`...)
+	begin := len(dst)
+	p.pairs = p.pairs[:0]
+	for i := c.Off[row]; i < c.Off[row+1]; i++ {
+		at := pair{from: len(dst), key: len(dst) + 1}
+		if dst, err = p.key.append(append(dst, '['), c.Key, int(i)); err != nil {
+			return dst, err
+		}
+		at.keyEnd = len(dst)
+		if dst, err = p.value.append(append(dst, ','), c.Value, int(i)); err != nil {
+			return dst, err
+		}
+		dst = append(dst, ']')
+		at.to = len(dst)
+		p.pairs = append(p.pairs, at)
+	}
+	slices.SortStableFunc(p.pairs, func(a, b pair) int {
+		return bytes.Compare(dst[a.key:a.keyEnd], dst[b.key:b.keyEnd])
+	})
+	p.sorted = p.sorted[:0]
+	for i, at := range p.pairs {
+		if i > 0 {
+			p.sorted = append(p.sorted, ',')
+		}
+		p.sorted = append(p.sorted, dst[at.from:at.to]...)
+	}
+	return append(append(dst[:begin], p.sorted...), ']', '}'), nil
 }
 
 func appendFloat(dst []byte, v float64) []byte {

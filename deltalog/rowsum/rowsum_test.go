@@ -15,6 +15,14 @@ func decimal(precision, scale int) schema.Type {
 	return schema.Type{Kind: schema.Decimal, Precision: precision, Scale: scale}
 }
 
+func pairOf(a string, ofA schema.Type, b string, ofB schema.Type) schema.Type {
+	return schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: a, Type: ofA, Nullable: true}, {Name: b, Type: ofB, Nullable: true}}}
+}
+
+func mapOf(key, value schema.Type) schema.Type {
+	return schema.Type{Kind: schema.Map, Key: &key, Value: &value, ValueNull: true}
+}
+
 // TestValues pins how every type is written, with its hard values.
 func TestValues(t *testing.T) {
 	for _, test := range []struct {
@@ -48,6 +56,36 @@ func TestValues(t *testing.T) {
 			c.EndArray()
 		}, `[1,null]`},
 		{"empty array", schema.Type{Kind: schema.Array, Elem: &schema.Type{Kind: schema.String}}, func(c *datafile.Column) { c.EndArray() }, `[]`},
+		{"struct", pairOf("b", kind(schema.Long), "a", kind(schema.String)), func(c *datafile.Column) {
+			c.Fields[0].AppendInt(1)
+			c.Fields[1].AppendNull()
+			c.EndStruct()
+		}, `{"a":null,"b":1}`},
+		{"map", mapOf(kind(schema.Integer), kind(schema.Date)), func(c *datafile.Column) {
+			for _, k := range []int64{20, 3, 100} {
+				c.Key.AppendInt(k)
+				c.Value.AppendInt(k)
+			}
+			c.EndMap()
+		}, `{"m":[[100,"D:100"],[20,"D:20"],[3,"D:3"]]}`},
+		{"empty map", mapOf(kind(schema.String), kind(schema.String)), func(c *datafile.Column) { c.EndMap() }, `{"m":[]}`},
+		{"map of maps", mapOf(kind(schema.String), mapOf(kind(schema.String), kind(schema.Boolean))), func(c *datafile.Column) {
+			for _, k := range []string{"y", "x"} {
+				c.Key.AppendString(k)
+				for _, k := range []string{"b", "a"} {
+					c.Value.Key.AppendString(k)
+					c.Value.Value.AppendNull()
+				}
+				c.Value.EndMap()
+			}
+			c.EndMap()
+		}, `{"m":[["x",{"m":[["a",null],["b",null]]}],["y",{"m":[["a",null],["b",null]]}]]}`},
+		{"what stores a variant", pairOf("value", kind(schema.Binary), "metadata", kind(schema.Binary)), func(c *datafile.Column) {
+			c.Fields[0].AppendNull()
+			c.Fields[1].AppendNull()
+			c.EndStruct()
+		}, `"v"`},
+		{"void", kind(schema.Void), func(c *datafile.Column) { c.AppendNull() }, `null`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &schema.Schema{Fields: []schema.Field{{Name: "c", Type: test.of}}}

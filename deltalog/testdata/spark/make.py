@@ -213,7 +213,7 @@ def checkpoint_stats_as_struct(m):
 @table
 def type_widening(m):
     m.create("id long, a byte, b short, c int, d int, e float, f decimal(5,2), g date, h array<struct<v: byte>>, k map<byte, short>",
-             delta_enableTypeWidening="true")
+             delta_enableTypeWidening="true", delta_feature_timestampNtz="supported")
     row = "SELECT {0}L, {1}Y, {2}S, {3}, {3}, float('0.1'), {4}BD, DATE'2024-02-29', array(named_struct('v', {1}Y)), map({1}Y, {2}S)"
     m.insert(row.format(1, 127, 32767, 2147483647, "123.45"))
     m.insert(row.format(2, -128, -32768, -2147483648, "-0.05"))
