@@ -17,11 +17,12 @@ import (
 )
 
 type tableChecksumCommand struct {
-	URI     string        `arg:"" optional:"" name:"uri" help:"URI or path of the table."`
-	Version *int64        `placeholder:"N" help:"Version to look at; the newest unless given."`
-	Stdin   bool          `name:"stdin" help:"Answer requests on standard input, a line of JSON each."`
-	Timeout time.Duration `default:"10m" help:"With --stdin: how long one table may take."`
-	Reader  bool          `hidden:"" help:"Answer requests in this process."`
+	URI       string        `arg:"" optional:"" name:"uri" help:"URI or path of the table."`
+	Version   *int64        `xor:"at" placeholder:"N" help:"Version to look at; the newest unless given."`
+	Timestamp string        `xor:"at" placeholder:"TIME" help:"Look at the version of this time, such as 2024-02-29T12:00:00Z."`
+	Stdin     bool          `name:"stdin" help:"Answer requests on standard input, a line of JSON each."`
+	Timeout   time.Duration `default:"10m" help:"With --stdin: how long one table may take."`
+	Reader    bool          `hidden:"" help:"Answer requests in this process."`
 }
 
 // Help shows examples.
@@ -39,7 +40,7 @@ Examples:
 // Run prints the checksum of a table, or of those asked for.
 func (c *tableChecksumCommand) Run(a *app) error {
 	switch {
-	case c.Stdin && (c.URI != "" || c.Version != nil):
+	case c.Stdin && (c.URI != "" || c.Version != nil || c.Timestamp != ""):
 		return usageError("--stdin takes the tables from standard input")
 	case c.Stdin && c.Timeout <= 0:
 		return positive(c.Timeout)
@@ -63,7 +64,7 @@ func (c *tableChecksumCommand) Run(a *app) error {
 	case c.URI == "":
 		return usageError("name a table, or ask for --stdin")
 	}
-	v, err := (&tableFlags{URI: c.URI, Version: c.Version}).open(a)
+	v, err := (&tableFlags{URI: c.URI, Version: c.Version, Timestamp: c.Timestamp}).open(a)
 	if err != nil {
 		return err
 	}

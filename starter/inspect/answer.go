@@ -63,11 +63,7 @@ func (r Request) sum(ctx context.Context) (sum Sum, err error) {
 			err = fmt.Errorf("checksum %s: it cannot be read: %v", r.Path, p)
 		}
 	}()
-	version := Newest
-	if r.Version != nil {
-		version = deltalog.Version(*r.Version)
-	}
-	v, err := Open(ctx, r.Path, version)
+	v, err := Open(ctx, r.Path, At{Version: (*deltalog.Version)(r.Version)})
 	if err != nil {
 		return Sum{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 
 	"github.com/millrace-io/millrace/deltalog"
@@ -86,6 +87,23 @@ func newRowWriter(w *bufio.Writer, f Format, s *schema.Schema) (rowWriter, error
 		return parquetWriter{p}, err
 	}
 	return nil, fmt.Errorf("no format %q; there are json, csv and parquet", f)
+}
+
+// WriteRows writes all rows of batches whose columns are those of a schema.
+func WriteRows(w *bufio.Writer, f Format, s *schema.Schema, batches iter.Seq2[*datafile.Batch, error]) error {
+	rows, err := newRowWriter(w, f, s)
+	if err != nil {
+		return err
+	}
+	for b, err := range batches {
+		if err == nil {
+			err = rows.write(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return rows.close()
 }
 
 // copyRows writes the first columns of those that are read.

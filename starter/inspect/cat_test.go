@@ -119,7 +119,7 @@ func museum(t *testing.T) *View {
 	if _, won, err := table.Commit(t.Context(), &deltalog.Commit{Operation: "WRITE", Add: []*deltalog.File{f}}); err != nil || !won {
 		t.Fatal(won, err)
 	}
-	v, err := Open(t.Context(), dir, Newest)
+	v, err := Open(t.Context(), dir, At{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,6 +150,10 @@ func floatOrder(t schema.Type, text string) (func(*datafile.Column, int) int, er
 	}, nil
 }
 
+// ParseTime reads a time as --timestamp takes it: ISO 8601, in UTC unless it has a
+// zone.
+func ParseTime(text string) (time.Time, error) { return parseMoment(text, true) }
+
 // parseMoment reads a date and time, which has a zone or is in UTC; one that is
 // to have none may not have one.
 func parseMoment(text string, zone bool) (time.Time, error) {
