@@ -6,7 +6,7 @@ PORT_BASE ?= 17400
 FUZZTIME ?= 10s
 TESTFLAGS ?=
 # The tests that make conformance runs, with every reader there is.
-CONFORMANCE = OthersRead|OtherWriters|HistoriesAreRead
+CONFORMANCE = OthersRead|HistoriesAreRead|ForeignWrit
 
 export CGO_ENABLED = 0
 
