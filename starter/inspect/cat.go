@@ -112,7 +112,7 @@ func (v *View) copyRows(ctx context.Context, to rowWriter, read []string, shown 
 		return nil
 	}
 	var chosen []int32
-	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{Columns: read}) {
+	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{Columns: read, Where: filter.conditions()}) {
 		if err != nil {
 			return fmt.Errorf("read rows: %w", err)
 		}

@@ -60,6 +60,27 @@ func ordering(t schema.Type, w word) (func(*datafile.Column, int) int, error) {
 	return nil, fmt.Errorf("values of this type have no order")
 }
 
+// logValue writes a literal, which ordering took, as the log writes values; without
+// ok there is no such value of the type.
+func logValue(t schema.Type, text string) (value string, ok bool) {
+	switch t.Kind {
+	case schema.Byte, schema.Short, schema.Integer, schema.Long:
+		bits := map[schema.Kind]int{schema.Byte: 8, schema.Short: 16, schema.Integer: 32, schema.Long: 64}[t.Kind]
+		n, err := strconv.ParseInt(text, 10, bits)
+		return strconv.FormatInt(n, 10), err == nil
+	case schema.Boolean:
+		return strings.ToLower(text), true
+	case schema.Date:
+		return text, true
+	case schema.String: // the log has no empty ones
+		return text, text != ""
+	case schema.Timestamp:
+		at, err := parseMoment(text, true)
+		return string(appendTime(nil, at.UnixMicro(), withZone)), err == nil
+	}
+	return "", false
+}
+
 func boolInt(b bool) int {
 	if b {
 		return 1

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -21,6 +22,9 @@ type term struct {
 	column string
 	op     string // one of operators, or "null" or "not null"
 	order  func(c *datafile.Column, row int) int
+	// same is the comparison as deltalog makes it, which passes over files; nil
+	// where it would not mean the same.
+	same *deltalog.Condition
 }
 
 // parseWhere reads comparisons such as
@@ -59,6 +63,17 @@ func (w where) columns() []string {
 		}
 	}
 	return names
+}
+
+// conditions are those of the terms that deltalog can compare as well.
+func (w where) conditions() []deltalog.Condition {
+	var all []deltalog.Condition
+	for i := range w {
+		if w[i].same != nil {
+			all = append(all, *w[i].same)
+		}
+	}
+	return all
 }
 
 // choose appends the indices of the rows of a batch for which the condition
@@ -183,10 +198,10 @@ func parseTerm(words []word, s *schema.Schema) (term, int, error) {
 	}
 	switch {
 	case len(words) >= 3 && words[1].is("IS") && words[2].is("NULL"):
-		t.op = "null"
+		t.op, t.same = "null", &deltalog.Condition{Column: t.column, Op: deltalog.OpIsNull}
 		return t, 3, nil
 	case len(words) >= 4 && words[1].is("IS") && words[2].is("NOT") && words[3].is("NULL"):
-		t.op = "not null"
+		t.op, t.same = "not null", &deltalog.Condition{Column: t.column, Op: deltalog.OpIsNotNull}
 		return t, 4, nil
 	case len(words) < 3 || !words[1].op:
 		return term{}, 0, fmt.Errorf("after %s there has to be a comparison such as = 7 or IS NULL", t.column)
@@ -200,5 +215,14 @@ func parseTerm(words []word, s *schema.Schema) (term, int, error) {
 	if t.order, err = ordering(s.Fields[i].Type, words[2]); err != nil {
 		return term{}, 0, fmt.Errorf("%s is %s: %w", t.column, s.Fields[i].Type, err)
 	}
+	if value, ok := logValue(s.Fields[i].Type, words[2].text); ok {
+		t.same = &deltalog.Condition{Column: t.column, Op: ops[t.op], Value: value}
+	}
 	return t, 3, nil
+}
+
+// ops are the comparisons of deltalog.
+var ops = map[string]deltalog.Op{
+	"=": deltalog.OpEqual, "!=": deltalog.OpNotEqual, "<": deltalog.OpLess, "<=": deltalog.OpLessOrEqual,
+	">": deltalog.OpGreater, ">=": deltalog.OpGreaterOrEqual,
 }
