@@ -90,8 +90,8 @@ func (w *written) upsert(t *testing.T, u *Upserter, put, gone []int64) {
 
 func (w *written) lines() []string { return slices.Collect(maps.Values(w.rows)) }
 
-// partitionOf is how the log writes a value of a partition column.
-func partitionOf(v cell) *string {
+// partitionCell is how the log writes a value of a partition column.
+func partitionCell(v cell) *string {
 	var text string
 	switch v := v.(type) {
 	case nil:
@@ -216,7 +216,7 @@ func newPartitioned(t *testing.T, column string) *written {
 		if i == 3 {
 			row[3] = nil
 		}
-		f := writeFile(t, w.table, FileOptions{Partition: map[string]*string{column: partitionOf(text), "n": partitionOf(row[3])}}, cellBatch(s, row))
+		f := writeFile(t, w.table, FileOptions{Partition: map[string]*string{column: partitionCell(text), "n": partitionCell(row[3])}}, cellBatch(s, row))
 		add = append(add, f)
 		w.rows[int64(i)] = cellLine(s, row)
 	}

@@ -238,7 +238,7 @@ func decimalOf(precision, scale int) schema.Type {
 	return schema.Type{Kind: schema.Decimal, Precision: precision, Scale: scale}
 }
 
-func arrayOf(t schema.Type) schema.Type {
+func listOf(t schema.Type) schema.Type {
 	return schema.Type{Kind: schema.Array, Elem: &t, ElemNull: true}
 }
 
@@ -271,15 +271,15 @@ func primitives() *schema.Schema {
 // nestedTypes has structs, arrays and maps in each other.
 func nestedTypes() *schema.Schema {
 	pair := schema.Type{Kind: schema.Struct, Fields: []schema.Field{
-		nullable("b", kindOf(schema.Long)), nullable("a", arrayOf(kindOf(schema.String))),
+		nullable("b", kindOf(schema.Long)), nullable("a", listOf(kindOf(schema.String))),
 	}}
 	return &schema.Schema{Fields: []schema.Field{
 		nullable("id", kindOf(schema.Long)),
-		nullable("list", arrayOf(kindOf(schema.Timestamp))),
+		nullable("list", listOf(kindOf(schema.Timestamp))),
 		nullable("pair", pair),
-		nullable("pairs", arrayOf(pair)),
+		nullable("pairs", listOf(pair)),
 		nullable("names", mapTypeOf(kindOf(schema.String), decimalOf(20, 3))),
-		nullable("deep", mapTypeOf(kindOf(schema.Integer), arrayOf(schema.Type{Kind: schema.Struct, Fields: []schema.Field{
+		nullable("deep", mapTypeOf(kindOf(schema.Integer), listOf(schema.Type{Kind: schema.Struct, Fields: []schema.Field{
 			nullable("m", mapTypeOf(kindOf(schema.Date), kindOf(schema.Binary))),
 		}}))),
 	}}
