@@ -20,13 +20,14 @@ type sharedTable struct {
 	mine  map[int64]string // names by id
 	other map[int64]string
 	quiet sync.Mutex // while it is held nothing is upserted
+	turns chan struct{}
 }
 
 const foreign = 1_000_000
 
 func newSharedTable(t *testing.T, properties map[string]string) *sharedTable {
 	t.Helper()
-	s := &sharedTable{dir: t.TempDir(), mine: map[int64]string{}, other: map[int64]string{}}
+	s := &sharedTable{dir: t.TempDir(), mine: map[int64]string{}, other: map[int64]string{}, turns: make(chan struct{}, 1000)}
 	st, err := store.NewLocal(s.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -37,8 +38,15 @@ func newSharedTable(t *testing.T, properties map[string]string) *sharedTable {
 	return s
 }
 
-// upsertOften upserts and deletes until done is closed, at least 20 times.
-func (s *sharedTable) upsertOften(t *testing.T, done <-chan struct{}) {
+// allow has so many upserts be made.
+func (s *sharedTable) allow(n int) {
+	for range n {
+		s.turns <- struct{}{}
+	}
+}
+
+// upsertInTurns upserts and deletes until turns is closed.
+func (s *sharedTable) upsertInTurns(t *testing.T) {
 	u, err := OpenUpserter(t.Context(), s.table, t.TempDir(), UpserterOptions{Keys: []string{"id"}})
 	if err != nil {
 		t.Error(err)
@@ -46,14 +54,9 @@ func (s *sharedTable) upsertOften(t *testing.T, done <-chan struct{}) {
 	}
 	defer func() { _ = u.Close() }()
 	r := rand.New(rand.NewPCG(5, 6))
-	for i := 0; ; i++ {
-		select {
-		case <-done:
-			if i >= 20 {
-				return
-			}
-		default:
-		}
+	i := 0
+	for range s.turns {
+		i++
 		var rows []person
 		for range 10 {
 			id := r.Int64N(200)
@@ -112,9 +115,8 @@ func TestForeignWritersBesideUpserts(t *testing.T) {
 		t.Skip("delta-rs did not start")
 	}
 	s := newSharedTable(t, map[string]string{PropertyDeletionVectors: "true"})
-	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { s.upsertOften(t, done) })
+	wg.Go(func() { s.upsertInTurns(t) })
 	next, refused := int64(foreign), 0
 	for i := range 24 {
 		q := question{Path: s.dir, Do: []string{"append", "append", "optimize", "merge", "delete", "checkpoint"}[i%6], Name: fmt.Sprint("delta-rs ", i)}
@@ -129,6 +131,7 @@ func TestForeignWritersBesideUpserts(t *testing.T) {
 			q.IDs = []int64{next - 3}
 		}
 		amid := i >= 12
+		s.allow(10)
 		if !amid {
 			s.quiet.Lock()
 		}
@@ -150,7 +153,7 @@ func TestForeignWritersBesideUpserts(t *testing.T) {
 			}
 		}
 	}
-	close(done)
+	close(s.turns)
 	wg.Wait()
 	t.Logf("%d of 12 writes amid upserts were refused", refused)
 	o.check(t.Context(), t, s.table, s.dir, s.lines(), nil)
@@ -165,9 +168,9 @@ func TestForeignWritersRefuseWhatTheyDoNotKnow(t *testing.T) {
 		t.Skip("delta-rs did not start")
 	}
 	s := newSharedTable(t, latestProperties()) // with in-commit timestamps
-	done := make(chan struct{})
-	close(done)
-	s.upsertOften(t, done)
+	s.allow(10)
+	close(s.turns)
+	s.upsertInTurns(t)
 	before := s.table.Snapshot().Version()
 	for _, do := range []string{"append", "optimize", "merge", "delete"} {
 		got := p.ask(question{Path: s.dir, Do: do, IDs: []int64{foreign}, Name: "delta-rs"})
@@ -193,9 +196,8 @@ func TestForeignWritesOfSparkBesideUpserts(t *testing.T) {
 		t.Skip("Spark did not start")
 	}
 	s := newSharedTable(t, latestProperties())
-	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { s.upsertOften(t, done) })
+	wg.Go(func() { s.upsertInTurns(t) })
 	next, refused := int64(foreign), 0
 	for i := range 8 {
 		name := fmt.Sprint("spark ", i)
@@ -217,6 +219,7 @@ func TestForeignWritesOfSparkBesideUpserts(t *testing.T) {
 		}
 		next += 2
 		amid := i >= 4
+		s.allow(20)
 		if !amid {
 			s.quiet.Lock()
 		}
@@ -232,7 +235,7 @@ func TestForeignWritesOfSparkBesideUpserts(t *testing.T) {
 		}
 		s.other = after
 	}
-	close(done)
+	close(s.turns)
 	wg.Wait()
 	t.Logf("%d of 4 statements amid upserts were refused", refused)
 	o.check(t.Context(), t, s.table, s.dir, s.lines(), nil)
