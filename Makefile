@@ -5,6 +5,8 @@ PG ?= 17
 PORT_BASE ?= 17400
 FUZZTIME ?= 10s
 TESTFLAGS ?=
+# The tests that make conformance runs, with every reader there is.
+CONFORMANCE = OthersRead|HistoriesAreRead|ForeignWrit
 
 export CGO_ENABLED = 0
 
@@ -19,7 +21,7 @@ LOCAL = bin/local
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/millrace and bin/millrace-worker
@@ -54,6 +56,10 @@ prepare: $(LOCAL)
 test: prepare ## every test, with servers of its own; needs Python 3.11 or later too
 	go test -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v /worker/e2e)
 	go test -timeout 30m $(TESTFLAGS) ./worker/e2e # by itself: it kills and times out what others would slow down
+
+.PHONY: conformance
+conformance: ## tables that deltalog wrote, read by delta-rs, DuckDB, Polars, Delta Kernel and Spark; needs Java 17 and Maven
+	go test -v -count=1 -timeout 60m $(TESTFLAGS) -run '$(CONFORMANCE)' ./deltalog -conformance
 
 .PHONY: race
 race: prepare ## every test under the race detector; needs gcc

@@ -1,5 +1,5 @@
 // Command millrace starts, asks and tells the workflows that mirror databases,
-// and looks into the tables that they write.
+// and looks into the tables that they write, and tends them.
 //
 // Its exit status is 0 for success, 1 for an error or a goal that was not
 // reached, 2 for wrong usage, and 3 where no worker serves the queue that is
@@ -46,7 +46,7 @@ type commands struct {
 	Resume   resumeCommand   `cmd:"" help:"Go on with what is paused or parked."`
 	Remove   removeCommand   `cmd:"" help:"End a mirror; its topic and its tables stay."`
 	Verify   verifyCommand   `cmd:"" help:"Prove tables equal to their source."`
-	Table    tableCommand    `cmd:"" help:"Look into any Delta table."`
+	Table    tableCommand    `cmd:"" help:"Look into any Delta table, and tend it."`
 }
 
 const description = `Mirrors PostgreSQL databases into Delta tables, through Kafka, as Temporal workflows.

@@ -51,7 +51,8 @@ func millrace(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
 		"", "init", "validate", "apply", "status", "wait", "pause", "resume", "remove", "verify",
-		"table", "table info", "table cat", "table files", "table log",
+		"table", "table info", "table cat", "table checksum", "table files", "table log",
+		"table history", "table changes", "table compact", "table checkpoint", "table vacuum", "table fsck",
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := millrace(t, append(strings.Fields(name), "--help")...)
@@ -68,6 +69,10 @@ func TestWrongUsage(t *testing.T) {
 		"wat", "--flet x", "wait", "wait shop --until never", "wait shop --timeout soon", "wait shop --timeout 0s",
 		"remove", "remove shop", "apply --timeout -1s", "table", "table cat", "table info /tmp --version x",
 		"table info /tmp --version -1", "validate shop", "status --json=maybe", "pause a b",
+		"table checksum", "table checksum /tmp --stdin", "table checksum --stdin --timeout 0s",
+		"table info /tmp --timestamp noon", "table info /tmp --version 1 --timestamp 2024-01-01", "table cat /tmp --format xml",
+		"table cat /tmp --json --format csv", "table cat /tmp --limit -1", "table changes /tmp", "table history /tmp --limit -1",
+		"table vacuum /tmp --retention -1h", "table compact /tmp --target-bytes -1",
 	} {
 		code, stdout, stderr := millrace(t, strings.Fields(line)...)
 		if code != exitUsage || stdout != "" || stderr == "" {

@@ -54,6 +54,9 @@ func commandList(t *testing.T) string {
 		usage = strings.TrimPrefix(usage, "millrace ")
 		var flags []string
 		for _, f := range c.Flags {
+			if f.Hidden {
+				continue
+			}
 			flags = append(flags, "`"+f.Summary()+"`")
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", usage, strings.Join(flags, " "), c.Help)

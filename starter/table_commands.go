@@ -14,15 +14,22 @@ import (
 )
 
 type tableCommand struct {
-	Info  tableInfoCommand  `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
-	Cat   tableCatCommand   `cmd:"" help:"The rows, as JSON lines."`
-	Files tableFilesCommand `cmd:"" help:"The data files, with rows and deleted rows."`
-	Log   tableLogCommand   `cmd:"" help:"The commits, the newest first."`
+	Info       tableInfoCommand       `cmd:"" help:"What the table is: version, rows, columns, features, properties."`
+	Cat        tableCatCommand        `cmd:"" help:"The rows, as JSON lines, CSV or Parquet."`
+	Files      tableFilesCommand      `cmd:"" help:"The data files, with rows and deleted rows."`
+	Checksum   tableChecksumCommand   `cmd:"" help:"The number of rows and a checksum that does not depend on their order."`
+	Log        tableLogCommand        `cmd:"" help:"The commits, the newest first."`
+	History    tableHistoryCommand    `cmd:"" help:"The versions that can be asked for by their time, the newest first."`
+	Changes    tableChangesCommand    `cmd:"" help:"The rows that versions inserted and deleted, from the change data feed."`
+	Compact    tableCompactCommand    `cmd:"" help:"Write small files, and files with many deleted rows, anew."`
+	Checkpoint tableCheckpointCommand `cmd:"" help:"Write what the newest version holds into one file of the log."`
+	Vacuum     tableVacuumCommand     `cmd:"" help:"Delete files that are no longer in the table."`
+	Fsck       tableFsckCommand       `cmd:"" help:"Read everything back, and say what is wrong."`
 }
 
 // Help shows examples.
 func (tableCommand) Help() string {
-	return `Reads any Delta table by its URI or path; the fleet file is not needed. millrace status shows the URIs of mirrored tables.
+	return `Reads and tends any Delta table by its URI or path; the fleet file is not needed. millrace status shows the URIs of mirrored tables.
 
 Examples:
 
@@ -33,19 +40,33 @@ Examples:
 
 // tableFlags are what every look into a table needs.
 type tableFlags struct {
-	URI     string `arg:"" name:"uri" help:"URI or path of the table."`
-	Version *int64 `placeholder:"N" help:"Version to look at; the newest unless given."`
+	URI       string `arg:"" name:"uri" help:"URI or path of the table."`
+	Version   *int64 `xor:"at" placeholder:"N" help:"Version to look at; the newest unless given."`
+	Timestamp string `xor:"at" placeholder:"TIME" help:"Look at the version of this time, such as 2024-02-29T12:00:00Z."`
 }
 
 func (t *tableFlags) open(a *app) (*inspect.View, error) {
-	version := inspect.Newest
-	if t.Version != nil {
-		if *t.Version < 0 {
-			return nil, usageError("--version needs a number from 0")
-		}
-		version = deltalog.Version(*t.Version)
+	at, err := t.at()
+	if err != nil {
+		return nil, err
 	}
-	return inspect.Open(a.ctx, t.URI, version)
+	return inspect.Open(a.ctx, t.URI, at)
+}
+
+func (t *tableFlags) at() (inspect.At, error) {
+	var at inspect.At
+	if t.Version != nil && *t.Version < 0 {
+		return at, usageError("--version needs a number from 0")
+	}
+	at.Version = (*deltalog.Version)(t.Version)
+	if t.Timestamp == "" {
+		return at, nil
+	}
+	var err error
+	if at.Time, err = inspect.ParseTime(t.Timestamp); err != nil {
+		return at, usageError("--timestamp: " + err.Error())
+	}
+	return at, nil
 }
 
 type tableInfoCommand struct{ tableFlags }
@@ -71,25 +92,44 @@ func (c *tableInfoCommand) Run(a *app) error {
 	return nil
 }
 
-type tableCatCommand struct{ tableFlags }
+type tableCatCommand struct {
+	tableFlags
+	Format  string   `default:"json" enum:"json,csv,parquet" help:"json, csv or parquet."`
+	Columns []string `placeholder:"A,B" help:"Columns to show, in this order; all unless given."`
+	Where   string   `placeholder:"COND" help:"Show rows for which all of these hold: COLUMN = 7 AND COLUMN >= 'x' AND COLUMN IS NOT NULL."`
+	Limit   *int64   `placeholder:"N" help:"How many rows to show; all unless given."`
+}
 
 // Help shows examples.
 func (*tableCatCommand) Help() string {
-	return `Integers and decimals are numbers with all their digits, NaN and infinities are strings, binary is base64, and timestamps are ISO 8601, ending in Z unless they have no zone. Rows that a deletion vector hides are not shown.
+	return `Integers and decimals are numbers with all their digits, NaN and infinities are strings, binary is base64, and timestamps are ISO 8601, ending in Z unless they have no zone. In CSV an empty field is NULL and "" an empty string. Rows that a deletion vector hides are not shown.
+
+--where compares columns with literals by =, !=, <, <=, >, >=, IS NULL and IS NOT NULL, and joins comparisons by AND. Text, dates, times and base64 are in 'quotes', names of columns in ` + "`backticks`" + ` where they need to be.
 
 Examples:
 
-  millrace table cat ./orders/latest | jq 'select(.id == 7)'
-  millrace table cat ./orders/history --version 7 | wc -l`
+  millrace table cat ./orders/latest --where 'id = 7'
+  millrace table cat ./orders/latest --columns id,total --where "at >= '2024-02-29' AND total > 9.99" --format csv
+  millrace table cat ./orders/history --version 7 --format parquet > orders.parquet`
 }
 
 // Run writes the rows.
 func (c *tableCatCommand) Run(a *app) error {
+	o := inspect.CatOptions{Format: inspect.Format(c.Format), Columns: c.Columns, Where: c.Where, Limit: -1}
+	switch {
+	case c.Limit != nil && *c.Limit < 0:
+		return usageError("--limit needs a number from 0")
+	case c.Limit != nil:
+		o.Limit = *c.Limit
+	}
+	if a.json && o.Format != inspect.JSON {
+		return usageError("--json and --format " + c.Format + " contradict each other")
+	}
 	v, err := c.open(a)
 	if err != nil {
 		return err
 	}
-	return v.Cat(a.ctx, a.stdout)
+	return v.Cat(a.ctx, a.stdout, o)
 }
 
 type tableFilesCommand struct{ tableFlags }

@@ -36,7 +36,7 @@ func TestTableThatCannotBeRead(t *testing.T) {
 		"no such folder":  {"table info /does/not/exist", "/does/not/exist"},
 		"no such version": {"table info " + testdata + "/orders --version 9", "no such version"},
 		"data is missing": {"table cat " + testdata + "/orders", "read rows"},
-		"object store":    {"table info s3://bucket/prefix", "not supported"},
+		"object store":    {"table info gs://bucket/prefix", "not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := millrace(t, strings.Fields(test.line)...)

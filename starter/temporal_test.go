@@ -14,7 +14,13 @@ import (
 	"github.com/millrace-io/millrace/starter/control"
 )
 
+// beMillrace makes the test binary behave as the program.
+const beMillrace = "TEST_BE_MILLRACE"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(beMillrace) == "1" {
+		main()
+	}
 	// Help is wrapped to this width, whatever the terminal's.
 	if err := os.Setenv("COLUMNS", "100"); err != nil {
 		panic(err)

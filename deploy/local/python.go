@@ -21,6 +21,12 @@ var ErrNoPython = errors.New("tests need Python 3.11 or later with its modules v
 // folder that is made on first use. It returns ErrNoPython where there is no
 // Python to begin with.
 func Python(ctx context.Context) (string, error) {
+	return pythonWith(ctx, "requirements.txt", "installing Python packages for the tests, once: some 150 MB")
+}
+
+// pythonWith returns the path of an interpreter with the packages that a file
+// in the folder python names; message is printed before they are installed.
+func pythonWith(ctx context.Context, file, message string) (string, error) {
 	place, err := findPlace()
 	if err != nil {
 		return "", err
@@ -29,7 +35,7 @@ func Python(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	requirements := filepath.Join(place.repo, "deploy", "local", "python", "requirements.txt")
+	requirements := filepath.Join(place.repo, "deploy", "local", "python", file)
 	b, err := os.ReadFile(requirements)
 	if err != nil {
 		return "", fmt.Errorf("read which Python packages to install: %w", err)
@@ -49,7 +55,7 @@ func Python(ctx context.Context) (string, error) {
 		return python, nil
 	}
 
-	progress("installing Python packages for the tests, once: some 100 MB")
+	progress("%s", message)
 	started := time.Now()
 	if err := os.RemoveAll(dir); err != nil {
 		return "", fmt.Errorf("remove a half made Python environment: %w", err)

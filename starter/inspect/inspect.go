@@ -3,11 +3,9 @@
 package inspect
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -17,34 +15,72 @@ import (
 	"github.com/millrace-io/millrace/deltalog/store/stores"
 )
 
-// Newest asks for the newest version of a table.
-const Newest deltalog.Version = -1
-
 // View is one version of one table.
 type View struct {
 	store    store.Store
 	snapshot *deltalog.Snapshot
 }
 
-// Open opens a table by URI or path, at a version or [Newest].
-func Open(ctx context.Context, uri string, version deltalog.Version) (*View, error) {
+// At says which version of a table is looked at. The zero value means the
+// newest.
+type At struct {
+	// Version is a version, unless it is nil.
+	Version *deltalog.Version
+	// Time asks for the version that the table had then, unless it is zero.
+	Time time.Time
+}
+
+// Open opens a version of a table by the table's URI or path.
+func Open(ctx context.Context, uri string, at At) (*View, error) {
 	st, err := stores.OpenURI(ctx, uri)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", uri, err)
 	}
 	v := &View{store: st}
-	if version == Newest {
-		t, err := deltalog.Open(ctx, st)
-		if err != nil {
-			return nil, opening(ctx, st, uri, err)
+	switch {
+	case at.Version != nil:
+		v.snapshot, err = deltalog.OpenAt(ctx, st, *at.Version)
+	case !at.Time.IsZero():
+		v.snapshot, err = deltalog.OpenAtTime(ctx, st, at.Time)
+	default:
+		var t *deltalog.Table
+		if t, err = deltalog.Open(ctx, st); err == nil {
+			v.snapshot = t.Snapshot()
 		}
-		v.snapshot = t.Snapshot()
-		return v, nil
 	}
-	if v.snapshot, err = deltalog.OpenAt(ctx, st, version); err != nil {
+	if err != nil {
 		return nil, opening(ctx, st, uri, err)
 	}
 	return v, nil
+}
+
+// OpenStore returns the store of the table at a URI or path, which may be too
+// damaged to be opened, but is there.
+func OpenStore(ctx context.Context, uri string) (store.Store, error) {
+	st, err := stores.OpenURI(ctx, uri)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", uri, err)
+	}
+	for _, err := range st.List(ctx, "_delta_log/", "") {
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", uri, err)
+		}
+		return st, nil
+	}
+	return nil, opening(ctx, st, uri, deltalog.ErrNotTable)
+}
+
+// OpenTable opens a table by its URI or path.
+func OpenTable(ctx context.Context, uri string) (*deltalog.Table, error) {
+	st, err := stores.OpenURI(ctx, uri)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", uri, err)
+	}
+	t, err := deltalog.Open(ctx, st)
+	if err != nil {
+		return nil, opening(ctx, st, uri, err)
+	}
+	return t, nil
 }
 
 // opening adds to an error what a person may have meant.
@@ -156,24 +192,6 @@ func (v *View) Files() []File {
 		files = append(files, e)
 	}
 	return files
-}
-
-// Cat writes the rows as JSON lines, in the order of [deltalog.Snapshot.Read].
-func (v *View) Cat(ctx context.Context, w io.Writer) error {
-	out := bufio.NewWriterSize(w, 1<<16)
-	var e encoder
-	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{}) {
-		if err != nil {
-			return errors.Join(fmt.Errorf("read rows: %w", err), out.Flush())
-		}
-		e.begin(b)
-		for row := range b.Rows() {
-			if _, err := out.Write(e.row(row)); err != nil {
-				return err
-			}
-		}
-	}
-	return out.Flush()
 }
 
 // stamp writes a time for people and programs.

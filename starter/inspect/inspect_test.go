@@ -68,16 +68,20 @@ func shelf(t *testing.T) string {
 func TestCatShowsLiveRowsOfAVersion(t *testing.T) {
 	dir := shelf(t)
 	for version, want := range map[deltalog.Version]string{
-		Newest: "{\"id\":1,\"title\":\"Emma\"}\n{\"id\":3,\"title\":\"Dune\"}\n",
-		1:      "{\"id\":1,\"title\":\"Emma\"}\n{\"id\":2,\"title\":\"Ulysses\"}\n{\"id\":3,\"title\":\"Dune\"}\n",
-		0:      "",
+		-1: "{\"id\":1,\"title\":\"Emma\"}\n{\"id\":3,\"title\":\"Dune\"}\n",
+		1:  "{\"id\":1,\"title\":\"Emma\"}\n{\"id\":2,\"title\":\"Ulysses\"}\n{\"id\":3,\"title\":\"Dune\"}\n",
+		0:  "",
 	} {
-		v, err := Open(t.Context(), dir, version)
+		at := At{Version: &version}
+		if version < 0 {
+			at = At{}
+		}
+		v, err := Open(t.Context(), dir, at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := v.Cat(t.Context(), &out); err != nil {
+		if err := v.Cat(t.Context(), &out, CatOptions{Limit: -1}); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {
@@ -87,7 +91,7 @@ func TestCatShowsLiveRowsOfAVersion(t *testing.T) {
 }
 
 func TestFilesAndLogOfATableOfOurs(t *testing.T) {
-	v, err := Open(t.Context(), "file://"+shelf(t), Newest)
+	v, err := Open(t.Context(), "file://"+shelf(t), At{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,18 +121,18 @@ func TestFolderAboveATableNamesTheTable(t *testing.T) {
 	if _, err := deltalog.Create(t.Context(), st, deltalog.CreateOptions{Schema: sch}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(t.Context(), dir, Newest)
+	_, err = Open(t.Context(), dir, At{})
 	if !errors.Is(err, deltalog.ErrNotTable) || !strings.Contains(err.Error(), dir+"/latest") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestWriterThatFailsEndsCat(t *testing.T) {
-	v, err := Open(t.Context(), shelf(t), Newest)
+	v, err := Open(t.Context(), shelf(t), At{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Cat(t.Context(), closed{}); !errors.Is(err, errClosed) {
+	if err := v.Cat(t.Context(), closed{}, CatOptions{Limit: -1}); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -85,29 +85,52 @@ func appendValue(dst []byte, c *datafile.Column, row int) []byte {
 			dst = appendValue(dst, c.Elem, int(i))
 		}
 		return append(dst, ']')
+	case schema.Map:
+		return appendMap(dst, c, row)
 	case schema.Struct:
-		dst = append(dst, '{')
-		for i := range c.Type.Fields {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = append(appendString(dst, []byte(c.Type.Fields[i].Name)), ':')
-			dst = appendValue(dst, c.Fields[i], row)
+		for i, f := range c.Fields {
+			dst = appendString(append(dst, lead(i, '{')), []byte(c.Type.Fields[i].Name))
+			dst = appendValue(append(dst, ':'), f, row)
+		}
+		if len(c.Fields) == 0 {
+			dst = append(dst, '{')
 		}
 		return append(dst, '}')
-	case schema.Map:
-		dst = append(dst, '[')
-		for i := c.Off[row]; i < c.Off[row+1]; i++ {
-			if i > c.Off[row] {
-				dst = append(dst, ',')
-			}
-			dst = appendValue(append(dst, `{"key":`...), c.Key, int(i))
-			dst = appendValue(append(dst, `,"value":`...), c.Value, int(i))
-			dst = append(dst, '}')
-		}
-		return append(dst, ']')
 	}
 	return append(dst, "null"...)
+}
+
+// lead is what comes before part i of something that begins with a bracket.
+func lead(i int, bracket byte) byte {
+	if i == 0 {
+		return bracket
+	}
+	return ','
+}
+
+// appendMap writes an object where keys are strings, else an array of objects.
+func appendMap(dst []byte, c *datafile.Column, row int) []byte {
+	from, to := int(c.Off[row]), int(c.Off[row+1])
+	text := c.Key.Type.Kind == schema.String
+	switch {
+	case from == to && text:
+		return append(dst, "{}"...)
+	case from == to:
+		return append(dst, "[]"...)
+	}
+	for i := from; i < to; i++ {
+		if text {
+			dst = appendString(append(dst, lead(i-from, '{')), c.Key.At(i))
+			dst = appendValue(append(dst, ':'), c.Value, i)
+			continue
+		}
+		dst = appendValue(append(append(dst, lead(i-from, '[')), `{"key":`...), c.Key, i)
+		dst = append(appendValue(append(dst, `,"value":`...), c.Value, i), '}')
+	}
+	if text {
+		return append(dst, '}')
+	}
+	return append(dst, ']')
 }
 
 const (

@@ -12,6 +12,10 @@ import (
 
 func kind(k schema.Kind) schema.Type { return schema.Type{Kind: k} }
 
+func mapOf(key schema.Type) schema.Type {
+	return schema.Type{Kind: schema.Map, Key: &key, Value: &schema.Type{Kind: schema.Integer}, ValueNull: true}
+}
+
 // TestValuesAsJSON pins how every type is written, with its hard values.
 func TestValuesAsJSON(t *testing.T) {
 	const micro = 1_000_000
@@ -52,6 +56,27 @@ func TestValuesAsJSON(t *testing.T) {
 			c.EndArray()
 		}, `[1,null]`},
 		{"empty array", schema.Type{Kind: schema.Array, Elem: &schema.Type{Kind: schema.String}}, func(c *datafile.Column) { c.EndArray() }, `[]`},
+		{"map by string", mapOf(kind(schema.String)), func(c *datafile.Column) {
+			c.Key.AppendString("a")
+			c.Value.AppendInt(1)
+			c.Key.AppendString("b")
+			c.Value.AppendNull()
+			c.EndMap()
+		}, `{"a":1,"b":null}`},
+		{"map by date", mapOf(kind(schema.Date)), func(c *datafile.Column) {
+			c.Key.AppendInt(0)
+			c.Value.AppendInt(1)
+			c.Key.AppendInt(1)
+			c.Value.AppendInt(2)
+			c.EndMap()
+		}, `[{"key":"1970-01-01","value":1},{"key":"1970-01-02","value":2}]`},
+		{"empty map", mapOf(kind(schema.Date)), func(c *datafile.Column) { c.EndMap() }, `[]`},
+		{"empty map by string", mapOf(kind(schema.String)), func(c *datafile.Column) { c.EndMap() }, `{}`},
+		{"struct", schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "z", Type: kind(schema.Long)}, {Name: "a", Type: kind(schema.Binary)}}}, func(c *datafile.Column) {
+			c.Fields[0].AppendInt(1)
+			c.Fields[1].AppendNull()
+			c.EndStruct()
+		}, `{"z":1,"a":null}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := datafile.NewColumn(test.of)

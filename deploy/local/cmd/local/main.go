@@ -6,6 +6,7 @@
 //	local clean   stop them and remove their data
 //	local prepare fetch and build all that the tests need
 //	local python  print the path of a Python that has the readers of the tests
+//	local spark   install Spark and Delta Kernel, and print where they are
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/millrace-io/millrace/deploy/local"
@@ -37,7 +39,7 @@ func main() {
 var errUsage = errors.New("wrong usage")
 
 func run(ctx context.Context, args []string) error {
-	const usage = "usage: local up|down|clean|prepare|python [--dir DIR] [--pg VERSION] [--port-base PORT]"
+	const usage = "usage: local up|down|clean|prepare|python|spark [--dir DIR] [--pg VERSION] [--port-base PORT]"
 	if len(args) == 0 {
 		fmt.Fprintln(os.Stderr, usage)
 		return errUsage
@@ -66,6 +68,13 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		fmt.Println(path)
+		return nil
+	case "spark":
+		s, err := local.FindSpark(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("python %s\njars %s\nclasspath %s\n", s.Python, strings.Join(s.Jars, ","), s.Classpath)
 		return nil
 	}
 	fmt.Fprintln(os.Stderr, usage)

@@ -1,0 +1,207 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.delta.kernel.Scan;
+import io.delta.kernel.Snapshot;
+import io.delta.kernel.SnapshotBuilder;
+import io.delta.kernel.TableManager;
+import io.delta.kernel.data.ColumnVector;
+import io.delta.kernel.data.ColumnarBatch;
+import io.delta.kernel.data.FilteredColumnarBatch;
+import io.delta.kernel.data.MapValue;
+import io.delta.kernel.data.Row;
+import io.delta.kernel.defaults.engine.DefaultEngine;
+import io.delta.kernel.engine.Engine;
+import io.delta.kernel.engine.FileReadResult;
+import io.delta.kernel.internal.InternalScanFileUtils;
+import io.delta.kernel.internal.data.ScanStateRow;
+import io.delta.kernel.types.*;
+import io.delta.kernel.utils.CloseableIterator;
+import io.delta.kernel.utils.FileStatus;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.math.BigDecimal;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.util.*;
+import org.apache.hadoop.conf.Configuration;
+
+/**
+ * Reads tables with Delta Kernel. It answers each line of JSON on standard input,
+ * {"path": "/a/table", "version": 7}, as serve.py does.
+ */
+public class Kernel {
+  static final ObjectMapper JSON = new ObjectMapper();
+
+  public static void main(String[] args) throws Exception {
+    PrintStream out = new PrintStream(System.out, true, "UTF-8");
+    System.setOut(System.err);
+    Engine engine = DefaultEngine.create(new Configuration());
+    out.println("{\"ready\": true, \"versions\": {\"kernel\": \"" + Scan.class.getPackage().getImplementationVersion() + "\"}}");
+    BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+    for (String line; (line = in.readLine()) != null; ) {
+      ObjectNode answer = JSON.createObjectNode();
+      try {
+        read(engine, JSON.readTree(line), answer);
+      } catch (Throwable e) {
+        answer = JSON.createObjectNode().put("error", String.valueOf(e));
+      }
+      out.println(JSON.writeValueAsString(answer));
+    }
+  }
+
+  static void read(Engine engine, JsonNode request, ObjectNode answer) throws Exception {
+    SnapshotBuilder builder = TableManager.loadSnapshot(request.get("path").asText());
+    if (request.hasNonNull("version")) {
+      builder = builder.atVersion(request.get("version").asLong());
+    }
+    Snapshot snapshot = builder.build(engine);
+    Scan scan = snapshot.getScanBuilder().build();
+    Row state = scan.getScanState(engine);
+    StructType columns = snapshot.getSchema(); // batches have physical names inside of structs
+    StructType physical = ScanStateRow.getPhysicalDataReadSchema(state);
+    MessageDigest sha = MessageDigest.getInstance("SHA-256");
+    long rows = 0, sum = 0;
+    List<String> lines = new ArrayList<>();
+    try (CloseableIterator<FilteredColumnarBatch> files = scan.getScanFiles(engine)) {
+      while (files.hasNext()) {
+        try (CloseableIterator<Row> each = files.next().getRows()) {
+          while (each.hasNext()) {
+            Row file = each.next();
+            FileStatus status = InternalScanFileUtils.getAddFileStatus(file);
+            CloseableIterator<ColumnarBatch> data =
+                engine.getParquetHandler().readParquetFiles(one(status), physical, Optional.empty()).map(FileReadResult::getData);
+            try (CloseableIterator<FilteredColumnarBatch> logical = Scan.transformPhysicalData(engine, state, file, data)) {
+              while (logical.hasNext()) {
+                FilteredColumnarBatch filtered = logical.next();
+                ColumnarBatch batch = filtered.getData();
+                Optional<ColumnVector> selection = filtered.getSelectionVector();
+                for (int i = 0; i < batch.getSize(); i++) {
+                  if (selection.isPresent() && (selection.get().isNullAt(i) || !selection.get().getBoolean(i))) {
+                    continue;
+                  }
+                  String row = row(batch, i, columns);
+                  rows++;
+                  sum += ByteBuffer.wrap(sha.digest(row.getBytes(StandardCharsets.UTF_8))).getLong();
+                  lines.add(row);
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    answer.put("rows", rows).put("checksum", String.format("%016x", sum));
+    if (request.path("lines").asBoolean()) {
+      Collections.sort(lines);
+      ArrayNode all = answer.putArray("lines");
+      lines.forEach(all::add);
+    }
+  }
+
+  static CloseableIterator<FileStatus> one(FileStatus status) {
+    Iterator<FileStatus> it = List.of(status).iterator();
+    return new CloseableIterator<FileStatus>() {
+      public boolean hasNext() { return it.hasNext(); }
+      public FileStatus next() { return it.next(); }
+      public void close() {}
+    };
+  }
+
+  // Names sort by their bytes.
+  static final Comparator<String> BYTES =
+      (a, b) -> Arrays.compareUnsigned(a.getBytes(StandardCharsets.UTF_8), b.getBytes(StandardCharsets.UTF_8));
+
+  static String row(ColumnarBatch batch, int i, StructType columns) {
+    TreeMap<String, String> members = new TreeMap<>(BYTES);
+    for (int c = 0; c < columns.length(); c++) {
+      members.put(columns.at(c).getName(), cell(batch.getColumnVector(c), i, columns.at(c).getDataType()));
+    }
+    return object(members);
+  }
+
+  static String object(TreeMap<String, String> members) {
+    StringJoiner joined = new StringJoiner(",", "{", "}");
+    members.forEach((name, value) -> joined.add(text(name) + ":" + value));
+    return joined.toString();
+  }
+
+  static String cell(ColumnVector v, int i, DataType t) {
+    if (v.isNullAt(i)) {
+      return "null";
+    }
+    if (t instanceof BooleanType) return String.valueOf(v.getBoolean(i));
+    if (t instanceof ByteType) return String.valueOf(v.getByte(i));
+    if (t instanceof ShortType) return String.valueOf(v.getShort(i));
+    if (t instanceof IntegerType) return String.valueOf(v.getInt(i));
+    if (t instanceof LongType) return String.valueOf(v.getLong(i));
+    if (t instanceof FloatType) return number(v.getFloat(i));
+    if (t instanceof DoubleType) return number(v.getDouble(i));
+    if (t instanceof StringType) return text(v.getString(i));
+    if (t instanceof BinaryType) return "\"x:" + HexFormat.of().formatHex(v.getBinary(i)) + "\"";
+    if (t instanceof DateType) return "\"D:" + v.getInt(i) + "\"";
+    if (t instanceof TimestampType || t instanceof TimestampNTZType) return "\"t:" + v.getLong(i) + "\"";
+    if (t instanceof DecimalType) return decimal(v.getDecimal(i));
+    if (t instanceof ArrayType) {
+      ColumnVector elements = v.getArray(i).getElements();
+      StringJoiner joined = new StringJoiner(",", "[", "]");
+      for (int e = 0; e < v.getArray(i).getSize(); e++) {
+        joined.add(cell(elements, e, ((ArrayType) t).getElementType()));
+      }
+      return joined.toString();
+    }
+    if (t instanceof MapType) {
+      MapType type = (MapType) t;
+      MapValue map = v.getMap(i);
+      List<String[]> pairs = new ArrayList<>();
+      for (int e = 0; e < map.getSize(); e++) {
+        pairs.add(new String[] {cell(map.getKeys(), e, type.getKeyType()), cell(map.getValues(), e, type.getValueType())});
+      }
+      pairs.sort((a, b) -> BYTES.compare(a[0], b[0]));
+      StringJoiner joined = new StringJoiner(",", "{\"m\":[", "]}");
+      pairs.forEach(p -> joined.add("[" + p[0] + "," + p[1] + "]"));
+      return joined.toString();
+    }
+    if (t instanceof StructType) {
+      TreeMap<String, String> members = new TreeMap<>(BYTES);
+      StructType struct = (StructType) t;
+      for (int f = 0; f < struct.length(); f++) {
+        members.put(struct.at(f).getName(), cell(v.getChild(f), i, struct.at(f).getDataType()));
+      }
+      return object(members);
+    }
+    throw new UnsupportedOperationException("no rule for type " + t);
+  }
+
+  static String number(double d) {
+    return Double.isNaN(d) ? "\"f:nan\"" : String.format("\"f:%016x\"", Double.doubleToRawLongBits(d));
+  }
+
+  static String decimal(BigDecimal d) {
+    BigDecimal plain = d.signum() == 0 ? BigDecimal.ZERO : d.stripTrailingZeros();
+    return "\"d:" + (plain.scale() < 0 ? plain.setScale(0) : plain).toPlainString() + "\"";
+  }
+
+  static String text(String s) {
+    StringBuilder b = new StringBuilder("\"");
+    for (int i = 0; i < s.length(); i++) {
+      char c = s.charAt(i);
+      switch (c) {
+        case '"': b.append("\\\""); break;
+        case '\\': b.append("\\\\"); break;
+        case '\b': b.append("\\b"); break;
+        case '\f': b.append("\\f"); break;
+        case '\n': b.append("\\n"); break;
+        case '\r': b.append("\\r"); break;
+        case '\t': b.append("\\t"); break;
+        default:
+          if (c < 0x20) b.append(String.format("\\u%04x", (int) c));
+          else b.append(c);
+      }
+    }
+    return b.append('"').toString();
+  }
+}
