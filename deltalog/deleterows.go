@@ -10,8 +10,8 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 )
 
-// Delete takes away the rows for which match is true, and returns how many those
-// were. match sees batches of the named columns, nil meaning all, and the index of
+// Delete takes away the rows of the newest version for which match is true, and
+// returns how many those were. match sees batches of the named columns, nil meaning all, and the index of
 // a row in its batch; it may be called more than once for a row. Files whose rows
 // all go are removed. The others get a deletion vector where the table's
 // properties allow that; else they are written anew without those rows. Where the
@@ -41,16 +41,21 @@ type deletion struct {
 func (d *deletion) run(ctx context.Context) (*Snapshot, int64, error) {
 	for {
 		c, rows, err := d.plan(ctx)
-		if err != nil || rows == 0 {
-			return d.read, 0, err
-		}
-		snap, won, err := d.t.Commit(ctx, c)
-		if err != nil || won {
-			return snap, rows, err
-		}
-		now, err := d.t.Refresh(ctx)
 		if err != nil {
 			return nil, 0, err
+		}
+		if rows > 0 {
+			snap, won, err := d.t.Commit(ctx, c)
+			if err != nil || won {
+				return snap, rows, err
+			}
+		}
+		now, err := d.t.Refresh(ctx) // rows that others have put there are to go, too
+		if err != nil {
+			return nil, 0, err
+		}
+		if rows == 0 && now.version == d.read.version {
+			return now, 0, nil
 		}
 		if err := (&Commit{Read: d.read}).Conflict(now); err != nil {
 			return nil, 0, err

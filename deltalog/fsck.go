@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/store"
@@ -280,7 +281,7 @@ func (c *fsck) orphans(ctx context.Context) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.objects)) {
-		if isHidden(name) || needed[name] {
+		if isHidden(name) || needed[name] || strings.HasPrefix(name, changeDir) { // changes are named by commits alone
 			continue
 		}
 		info := c.objects[name]

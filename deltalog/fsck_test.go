@@ -42,6 +42,29 @@ func TestFsckFindsNothingWrongWithASoundTable(t *testing.T) {
 	}
 }
 
+func TestFsckTakesFilesOfChangesForWhatTheyAre(t *testing.T) {
+	st := storetest.NewMemory()
+	table := tableWith(t, st, map[string]string{PropertyChangeDataFeed: "true"})
+	if _, err := table.Append(t.Context(), idNames(1, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if _, n, err := table.Delete(t.Context(), nil, odd); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	changes := 0
+	for info, err := range st.List(t.Context(), changeDir, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size > 0 {
+			changes++
+		}
+	}
+	if found := mustFsck(t, st, FsckOptions{}); changes == 0 || len(found) > 0 {
+		t.Fatalf("%d files of changes; found %v", changes, found)
+	}
+}
+
 // firstFile returns a file of a table, with a vector or without.
 func firstFile(s *Snapshot, vector bool) *File {
 	for f := range s.Files() {

@@ -106,6 +106,15 @@ func TestDeleteAndOverwriteSeeWhatOthersDidMeanwhile(t *testing.T) {
 	if got := readIDs(t, s, ReadOptions{}); !slices.Equal(got, []int64{2, 4, 12}) {
 		t.Fatalf("left are %v", got)
 	}
+	if s, n, err = other.Delete(t.Context(), nil, odd); err != nil || n != 0 || s.Version() != table.Snapshot().Version() {
+		t.Fatalf("deleted %d of version %d, %v", n, s.Version(), err)
+	}
+	if _, err := table.Append(t.Context(), idNames(21, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, n, err = other.Delete(t.Context(), nil, odd); err != nil || n != 1 {
+		t.Fatalf("of rows that it did not know of yet it deleted %d, %v", n, err)
+	}
 	if s, err = other.Overwrite(t.Context(), idNames(1, 1)); err != nil {
 		t.Fatal(err)
 	}
