@@ -199,6 +199,21 @@ func TestALostWorkerIsShownOnlyWhenItHappensAgainAndAgain(t *testing.T) {
 	w.run()
 }
 
+func TestALaneThatLosesWorkersIsSoonTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	const losses = 8
+	for n := 1; n <= losses; n++ { // a worker is found to be lost after 3 s
+		w.at(time.Duration(4*n)*time.Second, func() {
+			if started := len(w.of("Capture")); started != n {
+				t.Errorf("capture was started %d times, want %d", started, n)
+			}
+			w.end("Capture", activities.LaneResult{}, lost())
+		})
+	}
+	w.at((4*losses+1)*time.Second, w.remove)
+	w.run()
+}
+
 func TestAnAppliedConfigurationReachesTheLanes(t *testing.T) {
 	w := newWorld(t)
 	cast := shop

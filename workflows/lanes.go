@@ -160,7 +160,9 @@ func (d *database) run(ctx workflow.Context, i int) {
 			}
 			l.worker = ""
 			if f.Reason.Code == activities.CodeWorkerLost {
+				// That it is lost took a heartbeat timeout to find out.
 				l.lost++
+				pause = min(pause, time.Second)
 			} else if l.lost = 0; took <= longRun {
 				pause = max(pause, time.Second)
 			}
