@@ -27,6 +27,7 @@ Examples:
 
 // Run applies the file's databases.
 func (c applyCommand) Run(a *app) error {
+	began := time.Now()
 	if err := positive(c.Timeout); err != nil {
 		return err
 	}
@@ -53,11 +54,12 @@ func (c applyCommand) Run(a *app) error {
 			return err
 		}
 	}
-	return a.settle(client, chosen, c.Timeout)
+	return a.settle(client, chosen, began, c.Timeout)
 }
 
-// settle waits for databases, all at once, and says what became of each.
-func (a *app) settle(client *control.Client, chosen []string, limit time.Duration) error {
+// settle waits for databases, all at once, for as much as is left of the limit
+// of a command that began then, and says what became of each.
+func (a *app) settle(client *control.Client, chosen []string, began time.Time, limit time.Duration) error {
 	report := control.Report{ObservedAt: time.Now().UTC().Format(time.RFC3339), Databases: []*control.Database{}}
 	settled := make([]*control.Database, len(chosen))
 	errs := make([]error, len(chosen))
@@ -65,7 +67,7 @@ func (a *app) settle(client *control.Client, chosen []string, limit time.Duratio
 	var notes sync.Mutex
 	for i, name := range chosen {
 		g.Go(func() {
-			settled[i], errs[i] = client.Settle(a.ctx, name, limit, func(r *control.Reason) {
+			settled[i], errs[i] = client.Settle(a.ctx, name, time.Until(began.Add(limit)), func(r *control.Reason) {
 				notes.Lock()
 				defer notes.Unlock()
 				a.notef("millrace: %s is preparing: %s\n", name, r)
@@ -282,6 +284,7 @@ Example:
 
 // Run resumes the database.
 func (c resumeCommand) Run(a *app) error {
+	began := time.Now()
 	if err := positive(c.Timeout); err != nil {
 		return err
 	}
@@ -293,7 +296,7 @@ func (c resumeCommand) Run(a *app) error {
 	if _, err := client.Resume(a.ctx, c.Database); err != nil {
 		return err
 	}
-	return a.settle(client, []string{c.Database}, c.Timeout)
+	return a.settle(client, []string{c.Database}, began, c.Timeout)
 }
 
 type removeCommand struct {
