@@ -60,7 +60,11 @@ func (k *bulk) load(ctx context.Context) (err error) {
 	if err != nil || len(tables) == 0 {
 		return err
 	}
-	return x.db.Ingest(ctx, tables)
+	// What was there makes room: tables that are laid above what was deleted would
+	// all be written once more, soon and in the background.
+	all := pebble.KeyRange{Start: []byte{nameKey}, End: []byte{nameHash + 1}}
+	_, err = x.db.IngestAndExcise(ctx, tables, nil, nil, all)
+	return err
 }
 
 // sortAll reads all files and leaves sorted runs of their entries.
