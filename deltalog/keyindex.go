@@ -163,7 +163,26 @@ func openPebble(fs vfs.FS, dir string, cacheBytes int64) (*pebble.DB, error) {
 		Logger:                      quiet{},
 		FormatMajorVersion:          pebble.FormatNewest,
 	}
+	setBlocks(o)
 	return pebble.Open(dir, o)
+}
+
+const (
+	// indexBlock is the size of the blocks that entries are read in. In a large
+	// table hardly two keys of a batch are in one block, and what is read,
+	// unpacked and dropped for each of them is a block: small ones keep what a key
+	// costs there near to what it costs in a small table.
+	indexBlock = 1 << 10
+	// indexBlockOfBlocks is the size of the blocks that say where those are, of
+	// which there are more, the smaller they are.
+	indexBlockOfBlocks = 64 << 10
+)
+
+// setBlocks sets the sizes of blocks.
+func setBlocks(o *pebble.Options) {
+	for i := range o.Levels {
+		o.Levels[i].BlockSize, o.Levels[i].IndexBlockSize = indexBlock, indexBlockOfBlocks
+	}
 }
 
 // quiet drops what the store below would print.

@@ -257,6 +257,7 @@ func (t *tableWriter) add(name, value []byte) error {
 			return fmt.Errorf("write key index: %w", err)
 		}
 		o := &pebble.Options{}
+		setBlocks(o)
 		o.EnsureDefaults()
 		t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(f), o.MakeWriterOptions(0, x.db.TableFormat()))
 		t.bytes = 0
