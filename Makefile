@@ -21,7 +21,7 @@ LOCAL = bin/local
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/millrace and bin/millrace-worker
@@ -85,8 +85,12 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each
 	  done || exit 1; done
 
 .PHONY: bench
-bench: ## measure copy, capture and the whole way, beside their limits
+bench: ## measure copy, capture, the whole way and upserts, beside their limits
 	@go run ./deploy/bench
+
+.PHONY: bench-full
+bench-full: ## the same with upserts into a table of 10 million rows
+	@SCALE="$${SCALE:-1}" go run ./deploy/bench --rounds 1 --limit 60m
 
 .PHONY: clean
 clean: $(LOCAL) ## stop what `make up` started, and remove it, its data and bin

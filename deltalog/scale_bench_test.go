@@ -80,11 +80,17 @@ func appendOrder(b *datafile.Batch, n int, r *rand.Rand) int {
 // ordersTable returns a table of rows in ten files.
 func ordersTable(b *testing.B, rows int) *Table {
 	b.Helper()
-	st, err := store.NewLocal(b.TempDir())
+	return ordersTableIn(b, b.TempDir(), rows, latestProperties())
+}
+
+// ordersTableIn is the same with a folder and properties.
+func ordersTableIn(b *testing.B, dir string, rows int, properties map[string]string) *Table {
+	b.Helper()
+	st, err := store.NewLocal(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	t, err := Create(b.Context(), st, CreateOptions{Schema: ordersSchema(), Properties: latestProperties()})
+	t, err := Create(b.Context(), st, CreateOptions{Schema: ordersSchema(), Properties: properties})
 	if err != nil {
 		b.Fatal(err)
 	}
