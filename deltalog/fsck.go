@@ -209,7 +209,7 @@ func (c *fsck) hint(ctx context.Context, l *listing) {
 
 // file looks at a data file and its vector.
 func (c *fsck) file(ctx context.Context, f *File) error {
-	name, err := f.Name()
+	name, err := f.nameIn(c.st)
 	if err != nil {
 		c.say(f.Path, "take the file out of the table", "%v", err)
 		return nil
@@ -258,7 +258,7 @@ func (c *fsck) vector(ctx context.Context, f *File, rows int64) error {
 		return nil
 	}
 	name := f.Path
-	if n, err := f.Vector.name(); err == nil && f.Vector.StorageType != "i" {
+	if n, err := f.Vector.nameIn(c.st); err == nil && f.Vector.StorageType != "i" {
 		name = n
 	}
 	bm, err := f.Vector.read(ctx, c.st)
@@ -276,7 +276,7 @@ func (c *fsck) vector(ctx context.Context, f *File, rows int64) error {
 // orphans looks for objects that belong to no version.
 func (c *fsck) orphans(ctx context.Context) error {
 	t := &Table{st: c.st, now: func() time.Time { return c.now }}
-	needed, err := t.neededFiles(ctx, c.s, time.UnixMilli(0))
+	needed, _, err := t.neededFiles(ctx, c.s, time.UnixMilli(0))
 	if err != nil {
 		return err
 	}

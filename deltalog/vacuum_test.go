@@ -36,7 +36,7 @@ func objects(t testing.TB, st store.Store) map[string]bool {
 func needs(s *Snapshot) map[string]bool {
 	names := map[string]bool{}
 	for f := range s.Files() {
-		f.objects(func(name string) { names[name] = true })
+		_ = f.objects(s.st, func(name string) { names[name] = true })
 	}
 	return names
 }
@@ -55,7 +55,13 @@ func mustVacuum(t testing.TB, table *Table, o VacuumOptions) Vacuumed {
 func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
 	t.Helper()
 	memory := storetest.NewMemory()
-	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
+	table, want := usedTableIn(t, memory)
+	return memory, table, want
+}
+
+func usedTableIn(t *testing.T, st store.Store) (*Table, people) {
+	t.Helper()
+	table, u := newUpserter(t, st, UpserterOptions{Keys: []string{"id"}})
 	want := people{}
 	for i := range 12 {
 		mustUpsert(t, u, []person{someone(i), someone(i + 50)}, int64(i+49))
@@ -69,7 +75,7 @@ func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
 			}
 		}
 	}
-	return memory, table, want
+	return table, want
 }
 
 func TestVacuumLeavesWhatTheTableNeeds(t *testing.T) {
@@ -168,6 +174,70 @@ func TestFullVacuumFindsWhatIsNobodys(t *testing.T) {
 		t.Fatalf("objects %v are left, want %v", got, left)
 	}
 	checkPeople(t, memory, want)
+}
+
+// TestVacuumKnowsFilesByAbsolutePaths has the log name a data file and a
+// vector's file, both of the table, by where they are.
+func TestVacuumKnowsFilesByAbsolutePaths(t *testing.T) {
+	memory, err := storetest.NewMemory().Sub("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, want := usedTableIn(t, memory)
+	holed := firstFile(table.Snapshot(), true)
+	vectorName, err := holed.Vector.name()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var moved []*File
+	for f := range table.Snapshot().Files() {
+		g := *f
+		g.Path = memory.URI() + "/" + f.Path
+		if f == holed {
+			v := *f.Vector
+			v.StorageType, v.PathOrInline = "p", memory.URI()+"/"+vectorName
+			g.Vector = &v
+		}
+		moved = append(moved, &g)
+	}
+	log := &commitLog{info: &CommitInfo{Timestamp: 1, InCommitTimestamp: table.Snapshot().info.InCommitTimestamp + 1}, adds: moved}
+	for f := range table.Snapshot().Files() {
+		log.removes = append(log.removes, tombstone{file: f, deleted: 1})
+	}
+	body, err := log.encode(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, memory, commitName(table.Snapshot().Version()+1), string(body))
+	if found := mustFsck(t, memory, FsckOptions{}); len(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+	later(table, 8*day)
+	mustVacuum(t, table, VacuumOptions{})
+	mustVacuum(t, table, VacuumOptions{Full: true})
+	checkPeople(t, memory, want)
+	if found := mustFsck(t, memory, FsckOptions{}); len(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+}
+
+func TestVacuumRefusesTablesWithFilesElsewhere(t *testing.T) {
+	memory, table, _ := usedTable(t)
+	f := fakeFile("s3://elsewhere/part-0.parquet", 1)
+	log := &commitLog{info: &CommitInfo{Timestamp: 1, InCommitTimestamp: table.Snapshot().info.InCommitTimestamp + 1}, adds: []*File{f}}
+	body, err := log.encode(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, memory, commitName(table.Snapshot().Version()+1), string(body))
+	later(table, 8*day)
+	before := objects(t, memory)
+	if _, err := table.Vacuum(t.Context(), VacuumOptions{Full: true}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
+	}
+	if got := objects(t, memory); !maps.Equal(got, before) {
+		t.Fatalf("objects %v are left of %v", got, before)
+	}
 }
 
 func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {
