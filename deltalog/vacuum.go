@@ -123,8 +123,21 @@ func (s *Snapshot) retention() (time.Duration, error) {
 }
 
 // tombstones calls yield for the files that were removed before s, as far as
-// its commits and the newest checkpoint that it knows remember them.
+// its commits and the newest checkpoint that it knows remember them. Where that
+// has been cleaned away, another one is found, and files can come twice.
 func (t *Table) tombstones(ctx context.Context, s *Snapshot, yield func(tombstone) error) error {
+	err := t.rememberedBy(ctx, s, yield)
+	if !errors.Is(err, store.ErrNotExist) {
+		return err
+	}
+	if s, err = load(ctx, t.st, s.version); err != nil {
+		return err
+	}
+	return t.rememberedBy(ctx, s, yield)
+}
+
+// rememberedBy is tombstones of the checkpoint that s is built on.
+func (t *Table) rememberedBy(ctx context.Context, s *Snapshot, yield func(tombstone) error) error {
 	for chain := s.removed; chain != nil; chain = chain.before {
 		for _, r := range chain.files {
 			if err := yield(r); err != nil {
@@ -135,11 +148,7 @@ func (t *Table) tombstones(ctx context.Context, s *Snapshot, yield func(tombston
 	if s.base.version < 0 {
 		return nil
 	}
-	err := readTombstones(ctx, t.st, s.base, yield)
-	if errors.Is(err, store.ErrNotExist) {
-		return nil // there is a newer one
-	}
-	return err
+	return readTombstones(ctx, t.st, s.base, yield)
 }
 
 // neededFiles names the objects that the table consists of, and those that were

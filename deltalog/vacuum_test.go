@@ -221,6 +221,47 @@ func TestVacuumKnowsFilesByAbsolutePaths(t *testing.T) {
 	}
 }
 
+// TestRemovedFilesAreRememberedWithoutTheirCheckpoint has the checkpoint that a
+// table goes by be gone: with a newer one there, and with none.
+func TestRemovedFilesAreRememberedWithoutTheirCheckpoint(t *testing.T) {
+	for _, newer := range []bool{true, false} {
+		memory := storetest.NewMemory()
+		table := newTestTable(t, memory)
+		a, b := fakeFile("a", 5), fakeFile("b", 5)
+		for _, f := range []*File{a, b} {
+			put(t, memory, f.Path, "x")
+		}
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{a, b}})
+		mustCommit(t, table, &Commit{Operation: "DELETE", Remove: []*File{a}})
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		gone := checkpointRef{version: table.Snapshot().Version()}.names()[0]
+		mustCommit(t, table, &Commit{Operation: "DELETE", Remove: []*File{b}})
+		if newer {
+			if err := mustOpen(t, memory).Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mustCommit(t, table, &Commit{Operation: "WRITE"})
+		}
+		if err := memory.Delete(t.Context(), gone); err != nil {
+			t.Fatal(err)
+		}
+		// The objects were written long before they were removed.
+		horizon := time.Now().Add(-day).UnixMilli()
+		needed, _, err := table.neededFiles(t.Context(), table.Snapshot(), time.UnixMilli(horizon))
+		if err != nil || !needed["a"] || !needed["b"] {
+			t.Errorf("newer %v: needed are %v, %v", newer, needed, err)
+		}
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := tombstonesOf(t, memory, table.Snapshot().Version()); !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("newer %v: the checkpoint remembers %q", newer, got)
+		}
+	}
+}
+
 func TestVacuumRefusesTablesWithFilesElsewhere(t *testing.T) {
 	memory, table, _ := usedTable(t)
 	f := fakeFile("s3://elsewhere/part-0.parquet", 1)
