@@ -108,20 +108,41 @@ func (c *fsck) run(ctx context.Context) error {
 	return c.unread
 }
 
+// versions returns those whose commits are there, in their order.
+func (c *fsck) versions() []Version {
+	var versions []Version
+	for name := range c.objects {
+		if f, ok := parseLogName(name); ok && f.commit {
+			versions = append(versions, f.version)
+		}
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+// gap tells of the versions from next on that are missing before v.
+func (c *fsck) gap(next, v Version) {
+	switch {
+	case next == v-1:
+		c.say(commitName(next), restoreFile, "version %d is missing, and version %d is there", next, v)
+	case next < v:
+		c.say(commitName(next), restoreFile, "versions %d to %d are missing, and version %d is there", next, v-1, v)
+	}
+}
+
 // commits reads all commits.
 func (c *fsck) commits(ctx context.Context, l *listing) error {
 	if l.first < 0 {
 		return nil
 	}
 	var clock int64
-	for v := l.first; v <= l.last; v++ {
+	next := l.first
+	for _, v := range c.versions() {
+		c.gap(next, v)
+		next = v + 1
 		name := commitName(v)
 		b, err := c.st.Get(ctx, name)
-		switch {
-		case errors.Is(err, store.ErrNotExist):
-			c.say(name, restoreFile, "version %d is missing, and version %d is there", v, l.last)
-			continue
-		case err != nil:
+		if err != nil {
 			return err
 		}
 		log, err := parseCommit(b)
