@@ -164,11 +164,6 @@ func (s *Snapshot) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Cl
 	return d.Mapped(mapping), closer, nil
 }
 
-// OpenFile is [Snapshot.OpenFile].
-func (t *Table) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Closer, error) {
-	return t.Snapshot().OpenFile(ctx, f)
-}
-
 func openFile(ctx context.Context, st store.Store, f *File) (*datafile.File, io.Closer, error) {
 	name, err := f.nameIn(st)
 	if err != nil {
