@@ -155,9 +155,18 @@ func (f *File) LiveRows() int64 {
 	return f.Rows - f.Vector.Cardinality
 }
 
-// Name returns the name of the file in the table's store. A path that leads
-// elsewhere is an error wrapping ErrUnsupported.
+// Name returns the name of the file in the table's store. A path that is
+// absolute is an error wrapping ErrUnsupported, though it may lead there.
 func (f *File) Name() (string, error) { return objectName(f.Path) }
+
+// nameIn returns the name of the file in a store. A path that is absolute has to
+// lie within the store.
+func (f *File) nameIn(st store.Store) (string, error) {
+	if name, ok := nameWithin(st.URI(), f.Path); ok {
+		return name, nil
+	}
+	return f.Name()
+}
 
 // WithVector returns the same file with another vector; nil means none. The
 // bounds in its statistics are marked as no longer tight.

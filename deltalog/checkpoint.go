@@ -128,6 +128,14 @@ func (t *Table) Checkpoint(ctx context.Context) error {
 		return fmt.Errorf("checkpoint %d: %w", s.version, err)
 	}
 	hint, err := t.writeCheckpoint(ctx, s)
+	if errors.Is(err, store.ErrNotExist) {
+		// The checkpoint before was cleaned away. What it remembered of removed
+		// files, another one does.
+		var fresh *Snapshot
+		if fresh, err = load(ctx, t.st, s.version); err == nil {
+			hint, err = t.writeCheckpoint(ctx, fresh)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("checkpoint %d: %w", s.version, err)
 	}
@@ -310,12 +318,9 @@ func (t *Table) streamActions(ctx context.Context, s *Snapshot, w *checkpointWri
 // streamTombstones writes the files that were removed lately: those of the
 // checkpoint before, and those since.
 func (t *Table) streamTombstones(ctx context.Context, s *Snapshot, w *checkpointWriter) error {
-	keep, err := parseInterval(s.metadata.Property(PropertyDeletedFileRetention, ""))
+	keep, err := s.retention()
 	if err != nil {
 		return err
-	}
-	if keep == 0 {
-		keep = tombstoneRetention
 	}
 	horizon := t.now().Add(-keep).UnixMilli()
 	type identity struct{ path, vector string }
@@ -338,13 +343,7 @@ func (t *Table) streamTombstones(ctx context.Context, s *Snapshot, w *checkpoint
 	if s.base.version < 0 {
 		return nil
 	}
-	err = readTombstones(ctx, t.st, s.base, write)
-	if errors.Is(err, store.ErrNotExist) {
-		// Another writer cleaned it away because there is a newer one, which
-		// remembers for us.
-		return nil
-	}
-	return err
+	return readTombstones(ctx, t.st, s.base, write)
 }
 
 // checkpointWriter turns what a version holds into rows.

@@ -85,8 +85,14 @@ func checkCompact(s *Snapshot, o CompactOptions) error {
 	if s.metadata.enabled(PropertyRowTracking) {
 		return fmt.Errorf("%w: rows of a table with row tracking cannot be moved", ErrUnsupported)
 	}
-	if _, err := s.metadata.Schema.Select(o.ClusterBy...); err != nil {
+	clustered, err := s.metadata.Schema.Select(o.ClusterBy...)
+	if err != nil {
 		return err
+	}
+	for _, f := range clustered.Fields {
+		if !f.Type.Kind.Primitive() {
+			return fmt.Errorf("%w: to cluster by column %s of type %s", ErrUnsupported, f.Name, f.Type.String())
+		}
 	}
 	for _, name := range o.ClusterBy {
 		if slices.Contains(s.metadata.PartitionColumns, name) {

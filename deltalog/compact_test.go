@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
@@ -333,5 +335,19 @@ func TestCompactMappedColumns(t *testing.T) {
 	checkPeople(t, memory, want)
 	if found := mustFsck(t, memory, FsckOptions{}); countLive(found) > 0 {
 		t.Fatalf("found %v", found)
+	}
+}
+
+func TestClusteringByWhatHasNoOrderIsRefusedAtOnce(t *testing.T) {
+	s := idName()
+	s.Fields = append(s.Fields, schema.Field{
+		Name: "tags", Type: schema.Type{Kind: schema.Array, Elem: &schema.Type{Kind: schema.String}}, Nullable: true,
+	})
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Compact(t.Context(), CompactOptions{ClusterBy: []string{"id", "tags"}}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
 	}
 }

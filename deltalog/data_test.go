@@ -65,7 +65,7 @@ func hide(t testing.TB, table *Table, rows map[*File]*roaring64.Bitmap) *Snapsho
 	c := &Commit{Operation: "DELETE"}
 	var bitmaps []*roaring64.Bitmap
 	for f, more := range rows {
-		bm, err := table.ReadVector(t.Context(), f)
+		bm, err := table.Snapshot().ReadVector(t.Context(), f)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -131,7 +131,7 @@ func (w *FileWriter) Abort() { w.out.Abort() }
 // for [Commit.Add]. Its bytes are shared where the stores can; its vector is not
 // taken along, so that it has all rows of the file.
 func (t *Table) LinkFile(ctx context.Context, from *Table, f *File) (*File, error) {
-	src, err := f.Name()
+	src, err := f.nameIn(from.st)
 	if err != nil {
 		return nil, err
 	}
@@ -164,13 +164,8 @@ func (s *Snapshot) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Cl
 	return d.Mapped(mapping), closer, nil
 }
 
-// OpenFile is [Snapshot.OpenFile].
-func (t *Table) OpenFile(ctx context.Context, f *File) (*datafile.File, io.Closer, error) {
-	return t.Snapshot().OpenFile(ctx, f)
-}
-
 func openFile(ctx context.Context, st store.Store, f *File) (*datafile.File, io.Closer, error) {
-	name, err := f.Name()
+	name, err := f.nameIn(st)
 	if err != nil {
 		return nil, nil, err
 	}

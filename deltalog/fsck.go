@@ -108,20 +108,41 @@ func (c *fsck) run(ctx context.Context) error {
 	return c.unread
 }
 
+// versions returns those whose commits are there, in their order.
+func (c *fsck) versions() []Version {
+	var versions []Version
+	for name := range c.objects {
+		if f, ok := parseLogName(name); ok && f.commit {
+			versions = append(versions, f.version)
+		}
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+// gap tells of the versions from next on that are missing before v.
+func (c *fsck) gap(next, v Version) {
+	switch {
+	case next == v-1:
+		c.say(commitName(next), restoreFile, "version %d is missing, and version %d is there", next, v)
+	case next < v:
+		c.say(commitName(next), restoreFile, "versions %d to %d are missing, and version %d is there", next, v-1, v)
+	}
+}
+
 // commits reads all commits.
 func (c *fsck) commits(ctx context.Context, l *listing) error {
 	if l.first < 0 {
 		return nil
 	}
 	var clock int64
-	for v := l.first; v <= l.last; v++ {
+	next := l.first
+	for _, v := range c.versions() {
+		c.gap(next, v)
+		next = v + 1
 		name := commitName(v)
 		b, err := c.st.Get(ctx, name)
-		switch {
-		case errors.Is(err, store.ErrNotExist):
-			c.say(name, restoreFile, "version %d is missing, and version %d is there", v, l.last)
-			continue
-		case err != nil:
+		if err != nil {
 			return err
 		}
 		log, err := parseCommit(b)
@@ -209,7 +230,7 @@ func (c *fsck) hint(ctx context.Context, l *listing) {
 
 // file looks at a data file and its vector.
 func (c *fsck) file(ctx context.Context, f *File) error {
-	name, err := f.Name()
+	name, err := f.nameIn(c.st)
 	if err != nil {
 		c.say(f.Path, "take the file out of the table", "%v", err)
 		return nil
@@ -258,7 +279,7 @@ func (c *fsck) vector(ctx context.Context, f *File, rows int64) error {
 		return nil
 	}
 	name := f.Path
-	if n, err := f.Vector.name(); err == nil && f.Vector.StorageType != "i" {
+	if n, err := f.Vector.nameIn(c.st); err == nil && f.Vector.StorageType != "i" {
 		name = n
 	}
 	bm, err := f.Vector.read(ctx, c.st)
@@ -276,7 +297,7 @@ func (c *fsck) vector(ctx context.Context, f *File, rows int64) error {
 // orphans looks for objects that belong to no version.
 func (c *fsck) orphans(ctx context.Context) error {
 	t := &Table{st: c.st, now: func() time.Time { return c.now }}
-	needed, err := t.neededFiles(ctx, c.s, time.UnixMilli(0))
+	needed, _, err := t.neededFiles(ctx, c.s, time.UnixMilli(0))
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -191,6 +193,32 @@ func TestFsckComparesCheckpointsWithTheLog(t *testing.T) {
 	found := mustFsck(t, memory, FsckOptions{})
 	if len(found) == 0 || found[0].File != name || !strings.Contains(found[0].Problem, "not what the commits") {
 		t.Fatalf("found %v", found)
+	}
+}
+
+func TestFsckTellsGapsOfTheLogOnce(t *testing.T) {
+	memory, table, _ := usedTable(t)
+	newest := table.Snapshot().Version()
+	for _, v := range []Version{3, 4, 5, 7} {
+		if err := memory.Delete(t.Context(), commitName(v)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, memory, commitName(math.MaxInt64), "{}")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	found, err := Fsck(ctx, memory, FsckOptions{Quick: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var missing []string
+	for _, f := range found {
+		if strings.Contains(f.Problem, "missing, and version") {
+			missing = append(missing, f.File)
+		}
+	}
+	if want := []string{commitName(3), commitName(7), commitName(newest + 1)}; !slices.Equal(missing, want) {
+		t.Fatalf("missing are %q, want %q; found %q", missing, want, found)
 	}
 }
 

@@ -341,9 +341,9 @@ func (w *world) restore() {
 	t, err := Open(w.ctx, w.st)
 	w.must(err)
 	for f := range t.Snapshot().Files() {
-		hidden, err := t.ReadVector(w.ctx, f)
+		hidden, err := t.Snapshot().ReadVector(w.ctx, f)
 		w.must(err)
-		d, closer, err := t.OpenFile(w.ctx, f)
+		d, closer, err := t.Snapshot().OpenFile(w.ctx, f)
 		w.must(err)
 		rows, err := d.ReadRows(w.ctx, idName(), asRows(hidden))
 		w.must(err)

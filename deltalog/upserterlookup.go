@@ -82,7 +82,7 @@ func (b *Upsert) fetch(ctx context.Context, all *datafile.Batch, want *schema.Sc
 	if err != nil {
 		return err
 	}
-	d, closer, err := b.u.t.OpenFile(ctx, f)
+	d, closer, err := b.u.t.Snapshot().OpenFile(ctx, f)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,8 @@ type Vacuumed struct {
 // retention: data files and deletion vectors, and, with Full, anything else but
 // the log and what begins with a dot or an underscore. Files that the newest
 // version needs stay, and so do those that were removed or written lately. Tables
-// whose features bind writers in ways that are not known are refused.
+// whose features bind writers in ways that are not known are refused, and so are
+// those with files elsewhere.
 //
 // Without Full it finds what was removed in the log: in commits since the newest
 // checkpoint, and in checkpoints. What these have forgotten is left to a full
@@ -89,9 +90,12 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 	if s, err = t.Refresh(ctx); err != nil {
 		return Vacuumed{}, err
 	}
-	needed, err := t.neededFiles(ctx, s, horizon)
+	needed, unnamed, err := t.neededFiles(ctx, s, horizon)
 	if err != nil {
 		return Vacuumed{}, err
+	}
+	if unnamed != nil {
+		return Vacuumed{}, fmt.Errorf("a file of the table cannot be told from others: %w", unnamed)
 	}
 	var done Vacuumed
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
@@ -119,8 +123,21 @@ func (s *Snapshot) retention() (time.Duration, error) {
 }
 
 // tombstones calls yield for the files that were removed before s, as far as
-// its commits and the newest checkpoint that it knows remember them.
+// its commits and the newest checkpoint that it knows remember them. Where that
+// has been cleaned away, another one is found, and files can come twice.
 func (t *Table) tombstones(ctx context.Context, s *Snapshot, yield func(tombstone) error) error {
+	err := t.rememberedBy(ctx, s, yield)
+	if !errors.Is(err, store.ErrNotExist) {
+		return err
+	}
+	if s, err = load(ctx, t.st, s.version); err != nil {
+		return err
+	}
+	return t.rememberedBy(ctx, s, yield)
+}
+
+// rememberedBy is tombstones of the checkpoint that s is built on.
+func (t *Table) rememberedBy(ctx context.Context, s *Snapshot, yield func(tombstone) error) error {
 	for chain := s.removed; chain != nil; chain = chain.before {
 		for _, r := range chain.files {
 			if err := yield(r); err != nil {
@@ -131,42 +148,44 @@ func (t *Table) tombstones(ctx context.Context, s *Snapshot, yield func(tombston
 	if s.base.version < 0 {
 		return nil
 	}
-	err := readTombstones(ctx, t.st, s.base, yield)
-	if errors.Is(err, store.ErrNotExist) {
-		return nil // there is a newer one
-	}
-	return err
+	return readTombstones(ctx, t.st, s.base, yield)
 }
 
 // neededFiles names the objects that the table consists of, and those that were
-// removed after the horizon.
-func (t *Table) neededFiles(ctx context.Context, s *Snapshot, horizon time.Time) (map[string]bool, error) {
-	needed := map[string]bool{}
-	need := func(f *File) { f.objects(func(name string) { needed[name] = true }) }
+// removed after the horizon. Where the table has a file without a name in its
+// store, unnamed says why, and needed lacks it.
+func (t *Table) neededFiles(ctx context.Context, s *Snapshot, horizon time.Time) (needed map[string]bool, unnamed, err error) {
+	needed = map[string]bool{}
+	need := func(name string) { needed[name] = true }
 	for f := range s.Files() {
-		need(f)
+		if err := f.objects(t.st, need); err != nil && unnamed == nil {
+			unnamed = err
+		}
 	}
-	err := t.tombstones(ctx, s, func(r tombstone) error {
+	err = t.tombstones(ctx, s, func(r tombstone) error {
 		if r.deleted > horizon.UnixMilli() {
-			need(r.file)
+			_ = r.file.objects(t.st, need) // what is elsewhere is not deleted here
 		}
 		return nil
 	})
-	return needed, err
+	return needed, unnamed, err
 }
 
-// objects yields the names of a file and of its vector's file. Those outside the
-// table are passed over.
-func (f *File) objects(yield func(name string)) {
-	if name, err := f.Name(); err == nil {
+// objects yields the names in a store of a file and of its vector's file, and
+// tells of those that have none.
+func (f *File) objects(st store.Store, yield func(name string)) error {
+	name, err := f.nameIn(st)
+	if err == nil {
 		yield(name)
 	}
 	if f.Vector == nil || f.Vector.StorageType == "i" {
-		return
+		return err
 	}
-	if name, err := f.Vector.name(); err == nil {
+	name, vectorErr := f.Vector.nameIn(st)
+	if vectorErr == nil {
 		yield(name)
 	}
+	return errors.Join(err, vectorErr)
 }
 
 // removedFiles returns the objects, with their sizes, that were removed before
@@ -176,7 +195,7 @@ func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string
 	yield := func(r tombstone) error {
 		// One without a time says nothing of when it was removed.
 		if r.deleted > 0 && r.deleted <= horizon.UnixMilli() {
-			r.file.objects(func(name string) { gone[name] = 0 })
+			_ = r.file.objects(t.st, func(name string) { gone[name] = 0 }) // what is elsewhere is not deleted here
 		}
 		return nil
 	}

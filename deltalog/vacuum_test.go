@@ -36,7 +36,7 @@ func objects(t testing.TB, st store.Store) map[string]bool {
 func needs(s *Snapshot) map[string]bool {
 	names := map[string]bool{}
 	for f := range s.Files() {
-		f.objects(func(name string) { names[name] = true })
+		_ = f.objects(s.st, func(name string) { names[name] = true })
 	}
 	return names
 }
@@ -55,7 +55,13 @@ func mustVacuum(t testing.TB, table *Table, o VacuumOptions) Vacuumed {
 func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
 	t.Helper()
 	memory := storetest.NewMemory()
-	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
+	table, want := usedTableIn(t, memory)
+	return memory, table, want
+}
+
+func usedTableIn(t *testing.T, st store.Store) (*Table, people) {
+	t.Helper()
+	table, u := newUpserter(t, st, UpserterOptions{Keys: []string{"id"}})
 	want := people{}
 	for i := range 12 {
 		mustUpsert(t, u, []person{someone(i), someone(i + 50)}, int64(i+49))
@@ -69,7 +75,7 @@ func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
 			}
 		}
 	}
-	return memory, table, want
+	return table, want
 }
 
 func TestVacuumLeavesWhatTheTableNeeds(t *testing.T) {
@@ -168,6 +174,111 @@ func TestFullVacuumFindsWhatIsNobodys(t *testing.T) {
 		t.Fatalf("objects %v are left, want %v", got, left)
 	}
 	checkPeople(t, memory, want)
+}
+
+// TestVacuumKnowsFilesByAbsolutePaths has the log name a data file and a
+// vector's file, both of the table, by where they are.
+func TestVacuumKnowsFilesByAbsolutePaths(t *testing.T) {
+	memory, err := storetest.NewMemory().Sub("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, want := usedTableIn(t, memory)
+	holed := firstFile(table.Snapshot(), true)
+	vectorName, err := holed.Vector.name()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var moved []*File
+	for f := range table.Snapshot().Files() {
+		g := *f
+		g.Path = memory.URI() + "/" + f.Path
+		if f == holed {
+			v := *f.Vector
+			v.StorageType, v.PathOrInline = "p", memory.URI()+"/"+vectorName
+			g.Vector = &v
+		}
+		moved = append(moved, &g)
+	}
+	log := &commitLog{info: &CommitInfo{Timestamp: 1, InCommitTimestamp: table.Snapshot().info.InCommitTimestamp + 1}, adds: moved}
+	for f := range table.Snapshot().Files() {
+		log.removes = append(log.removes, tombstone{file: f, deleted: 1})
+	}
+	body, err := log.encode(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, memory, commitName(table.Snapshot().Version()+1), string(body))
+	if found := mustFsck(t, memory, FsckOptions{}); len(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+	later(table, 8*day)
+	mustVacuum(t, table, VacuumOptions{})
+	mustVacuum(t, table, VacuumOptions{Full: true})
+	checkPeople(t, memory, want)
+	if found := mustFsck(t, memory, FsckOptions{}); len(found) > 0 {
+		t.Fatalf("found %v", found)
+	}
+}
+
+// TestRemovedFilesAreRememberedWithoutTheirCheckpoint has the checkpoint that a
+// table goes by be gone: with a newer one there, and with none.
+func TestRemovedFilesAreRememberedWithoutTheirCheckpoint(t *testing.T) {
+	for _, newer := range []bool{true, false} {
+		memory := storetest.NewMemory()
+		table := newTestTable(t, memory)
+		a, b := fakeFile("a", 5), fakeFile("b", 5)
+		for _, f := range []*File{a, b} {
+			put(t, memory, f.Path, "x")
+		}
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{a, b}})
+		mustCommit(t, table, &Commit{Operation: "DELETE", Remove: []*File{a}})
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		gone := checkpointRef{version: table.Snapshot().Version()}.names()[0]
+		mustCommit(t, table, &Commit{Operation: "DELETE", Remove: []*File{b}})
+		if newer {
+			if err := mustOpen(t, memory).Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mustCommit(t, table, &Commit{Operation: "WRITE"})
+		}
+		if err := memory.Delete(t.Context(), gone); err != nil {
+			t.Fatal(err)
+		}
+		// The objects were written long before they were removed.
+		horizon := time.Now().Add(-day).UnixMilli()
+		needed, _, err := table.neededFiles(t.Context(), table.Snapshot(), time.UnixMilli(horizon))
+		if err != nil || !needed["a"] || !needed["b"] {
+			t.Errorf("newer %v: needed are %v, %v", newer, needed, err)
+		}
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := tombstonesOf(t, memory, table.Snapshot().Version()); !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("newer %v: the checkpoint remembers %q", newer, got)
+		}
+	}
+}
+
+func TestVacuumRefusesTablesWithFilesElsewhere(t *testing.T) {
+	memory, table, _ := usedTable(t)
+	f := fakeFile("s3://elsewhere/part-0.parquet", 1)
+	log := &commitLog{info: &CommitInfo{Timestamp: 1, InCommitTimestamp: table.Snapshot().info.InCommitTimestamp + 1}, adds: []*File{f}}
+	body, err := log.encode(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, memory, commitName(table.Snapshot().Version()+1), string(body))
+	later(table, 8*day)
+	before := objects(t, memory)
+	if _, err := table.Vacuum(t.Context(), VacuumOptions{Full: true}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
+	}
+	if got := objects(t, memory); !maps.Equal(got, before) {
+		t.Fatalf("objects %v are left of %v", got, before)
+	}
 }
 
 func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {

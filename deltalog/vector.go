@@ -30,11 +30,6 @@ func (s *Snapshot) ReadVector(ctx context.Context, f *File) (*roaring64.Bitmap, 
 	return readVector(ctx, s.st, f)
 }
 
-// ReadVector is [Snapshot.ReadVector].
-func (t *Table) ReadVector(ctx context.Context, f *File) (*roaring64.Bitmap, error) {
-	return readVector(ctx, t.st, f)
-}
-
 func readVector(ctx context.Context, st store.Store, f *File) (*roaring64.Bitmap, error) {
 	if f.Vector == nil {
 		return roaring64.New(), nil

@@ -308,7 +308,7 @@ func TestChangeDataFeedTellsEveryVersion(t *testing.T) {
 				bm := roaring64.New()
 				if rapid.Bool().Draw(rt, "keep") { // otherwise rows come back
 					var err error
-					bm, err = table.ReadVector(t.Context(), f)
+					bm, err = table.Snapshot().ReadVector(t.Context(), f)
 					must(err)
 				}
 				bm.Add(uint64(rapid.Int64Range(0, f.Rows-1).Draw(rt, "row")))

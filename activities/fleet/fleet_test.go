@@ -144,7 +144,7 @@ func TestFaultsNeverRepeatASecret(t *testing.T) {
 }
 
 func TestDatabaseHoldsNoSecretAndFitsAPayload(t *testing.T) {
-	f, err := Load("testdata/valid/issue.yaml")
+	f, err := Load("testdata/valid/example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ type WriterOptions struct {
 	// StatsAlso are columns, or fields of structs, to gather statistics for
 	// besides, by the path of their names in the file.
 	StatsAlso [][]string
-	// CreatedBy names the software in the file's footer. Empty means millrace.
+	// CreatedBy names the software in the file's footer. Empty means Millrace.
 	// A name without a version gets one: without, parquet-mr distrusts bounds.
 	CreatedBy string
 }
@@ -43,7 +43,7 @@ const (
 	defaultRowGroupRows = 1 << 20
 	rowGroupBytes       = 128 << 20
 	defaultStatsColumns = 32
-	defaultCreatedBy    = "millrace"
+	defaultCreatedBy    = "Millrace"
 	createdByVersion    = " version 1.0.0 (build 1)"
 	magic               = "PAR1"
 )
