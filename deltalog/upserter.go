@@ -195,6 +195,51 @@ func (f *finder) describe(s *schema.Schema) (string, error) {
 	return foundBy(f.columns, types, f.multiset), nil
 }
 
+// checkEncoding returns ErrInvalid where the rows of one schema are not found by
+// what is fed in another.
+func (f *finder) checkEncoding(from, to *schema.Schema) error {
+	was, err := from.Select(f.columns...)
+	if err != nil {
+		return err
+	}
+	is, err := to.Select(f.columns...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for i := range was.Fields {
+		if a, b := &was.Fields[i], &is.Fields[i]; !encodedAs(a.Type).Equal(encodedAs(b.Type)) {
+			return fmt.Errorf("%w: rows are found by column %s: as %s its %s values would not be", ErrInvalid, a.Name, b.Type, a.Type)
+		}
+	}
+	return nil
+}
+
+// encodedAs returns the widest type whose values [datafile.AppendKey] encodes as
+// it does those of t.
+func encodedAs(t schema.Type) schema.Type {
+	switch t.Kind {
+	case schema.Byte, schema.Short, schema.Integer:
+		t.Kind = schema.Long
+	case schema.Float:
+		t.Kind = schema.Double
+	case schema.Decimal:
+		t.Precision = 38
+	case schema.Array:
+		elem := encodedAs(*t.Elem)
+		t.Elem, t.ElemNull = &elem, true
+	case schema.Map:
+		key, value := encodedAs(*t.Key), encodedAs(*t.Value)
+		t.Key, t.Value, t.ValueNull = &key, &value, true
+	case schema.Struct:
+		fields := make([]schema.Field, len(t.Fields))
+		for i, f := range t.Fields {
+			fields[i] = schema.Field{Name: f.Name, Type: encodedAs(f.Type), Nullable: true}
+		}
+		t.Fields = fields
+	}
+	return t
+}
+
 // name returns the name of the record of a row of the columns that rows are
 // found by. It is valid until the next call.
 func (f *finder) name(cols []*datafile.Column, row int, at location) []byte {

@@ -69,6 +69,11 @@ func (b *Upsert) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.metadata != nil && !b.truncated {
+		if err := b.u.finder.checkEncoding(snap.metadata.Schema, b.metadata.Schema); err != nil {
+			return err
+		}
+	}
 	if found != b.u.index.state.Found {
 		if err := b.u.index.clear(snap.metadata.ID, found); err != nil {
 			return fmt.Errorf("clear key index: %w", err)
@@ -92,7 +97,10 @@ func (b *Upsert) start(ctx context.Context) error {
 
 // Evolve changes the table's protocol and metadata with the upsert's commit;
 // nil keeps them. It comes before anything else is fed. Rows are then written
-// with the columns of the new schema.
+// with the columns of the new schema. Where the columns that rows are found by
+// get types whose values are encoded otherwise, such as a decimal of another
+// scale, what is fed first is ErrInvalid, unless that is Truncate: the rows that
+// are there would not be found. Integers may become wider.
 func (b *Upsert) Evolve(p *Protocol, m *Metadata) error {
 	if b.ended || b.snap != nil {
 		return fmt.Errorf("evolve table: %w", ErrSpent)
@@ -138,6 +146,9 @@ func (b *Upsert) room() error {
 
 // Truncate takes all rows away, those that were put before it too.
 func (b *Upsert) Truncate(ctx context.Context) error {
+	if b.snap == nil {
+		b.truncated = true // nothing that is there has to be found
+	}
 	return b.fed(ctx, "truncate", func() error {
 		b.truncated = true
 		b.dropFiles(ctx)
