@@ -113,3 +113,26 @@ func TestKeysKeepTheirEncoding(t *testing.T) {
 		}
 	}
 }
+
+func TestAnUpsertIsAppliedOnce(t *testing.T) {
+	memory := storetest.NewMemory()
+	_, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
+	for _, c := range []struct {
+		version int64
+		applied bool
+	}{{5, false}, {5, true}, {4, true}, {6, false}} {
+		up := u.Begin()
+		p := person{c.version, "once"}
+		if err := up.Put(t.Context(), batchOf(p), keysOf(p.id)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := up.Commit(t.Context(), CommitExtras{Txns: []Txn{{AppID: "app", Version: c.version}}})
+		if errors.Is(err, ErrApplied) != c.applied || (err != nil) != c.applied {
+			t.Fatalf("version %d: error is %v", c.version, err)
+		}
+	}
+	s := checkPeople(t, memory, people{{5, "once"}: 1, {6, "once"}: 1})
+	if s.Version() != 2 {
+		t.Errorf("the table has version %d", s.Version())
+	}
+}
