@@ -33,7 +33,8 @@ type UpserterOptions struct {
 	Columns  []string
 	// CopyOnWrite has files of which rows go written anew without them, for
 	// readers that do not know deletion vectors. What a batch costs then follows
-	// the files that it touches.
+	// the files that it touches. Where the table has row tracking, taking some of
+	// a file's rows away is ErrUnsupported: the others would lose their ids.
 	CopyOnWrite bool
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64

@@ -136,3 +136,28 @@ func TestAnUpsertIsAppliedOnce(t *testing.T) {
 		t.Errorf("the table has version %d", s.Version())
 	}
 }
+
+// TestCopiesDoNotChangeRowIDs takes rows of files that others share, and of files
+// that nobody shares.
+func TestCopiesDoNotChangeRowIDs(t *testing.T) {
+	memory := storetest.NewMemory()
+	table := tableWith(t, memory, map[string]string{PropertyRowTracking: "true"})
+	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}, CopyOnWrite: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = u.Close() }()
+	// Rows that come and go within an upsert have no ids yet, and files of which
+	// all rows go are not copied.
+	mustUpsert(t, u, []person{someone(1), someone(2), someone(3)}, 3)
+	mustUpsert(t, u, []person{someone(4)})
+	mustUpsert(t, u, nil, 4)
+	up := u.Begin()
+	if err := up.Delete(t.Context(), keysOf(2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Commit(t.Context(), CommitExtras{}); !errors.Is(err, ErrUnsupported) {
+		t.Fatalf("error is %v", err)
+	}
+	checkPeople(t, memory, people{someone(1): 1, someone(2): 1})
+}
