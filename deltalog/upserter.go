@@ -82,8 +82,9 @@ type Upserter struct {
 
 // OpenUpserter opens the index in dir, which is made where it is not and which
 // nobody else may use, and brings it to the newest version that t knows. It reads
-// the keys of what is not in it. Tables with partitions, and files without
-// numRecords, are ErrUnsupported; a table in which a key is there twice is
+// the keys of what is not in it. Tables with partitions or with a change data
+// feed, and files without numRecords, are ErrUnsupported, as is an Upsert once
+// a table has become one of them; a table in which a key is there twice is
 // ErrDuplicateKey.
 func OpenUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) (*Upserter, error) {
 	u, err := openUpserter(ctx, t, dir, o)
@@ -165,15 +166,25 @@ func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
 	if o.Multiset {
 		f.columns = o.Columns
 	}
-	switch {
-	case len(s.metadata.PartitionColumns) > 0:
-		return nil, fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
-	case s.metadata.enabled(PropertyChangeDataFeed):
-		return nil, fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
-	case len(f.columns) == 0:
+	if err := s.metadata.checkUpsert(); err != nil {
+		return nil, err
+	}
+	if len(f.columns) == 0 {
 		return nil, fmt.Errorf("%w: no columns to find rows by", ErrInvalid)
 	}
 	return f, nil
+}
+
+// checkUpsert returns ErrUnsupported where upserts cannot keep what a table
+// promises.
+func (m *Metadata) checkUpsert() error {
+	switch {
+	case len(m.PartitionColumns) > 0:
+		return fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
+	case m.enabled(PropertyChangeDataFeed):
+		return fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
+	}
+	return nil
 }
 
 // describe says what rows are found by, in full.
