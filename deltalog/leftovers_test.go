@@ -163,3 +163,30 @@ func TestUncertainRowsStay(t *testing.T) {
 		t.Errorf("%d rows can be read", len(rows))
 	}
 }
+
+// TestRowsWithoutPartitionAreNotRewritten has a file lack the value of the
+// partition column.
+func TestRowsWithoutPartitionAreNotRewritten(t *testing.T) {
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), PartitionColumns: []string{"name"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := table.Append(t.Context(), idNames(0, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f := range s.Files() {
+		bare := *f
+		bare.Partition = nil
+		if _, err := table.rewriteFiles(t.Context(), s, []*File{&bare}, rewriteOptions{}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("error is %v", err)
+		}
+		r, err := table.rewriteFiles(t.Context(), s, []*File{f}, rewriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.outputs[0].Partition["name"]; got == nil || *got != *f.Partition["name"] {
+			t.Errorf("the rows are in partition %v", got)
+		}
+	}
+}

@@ -159,7 +159,7 @@ func (b *Upsert) Truncate(ctx context.Context) error {
 	}
 	return b.fed(ctx, "truncate", func() error {
 		b.truncated = true
-		b.dropFiles(ctx)
+		b.dropFiles()
 		clear(b.dead)
 		b.taken = takenRows{}
 		b.batch.Reset()
@@ -167,17 +167,14 @@ func (b *Upsert) Truncate(ctx context.Context) error {
 	})
 }
 
-// dropFiles deletes the files that were written. Those that cannot be deleted
-// are nobody's, and go when the table is cleaned.
-func (b *Upsert) dropFiles(ctx context.Context) {
+// dropFiles deletes the files that were written.
+func (b *Upsert) dropFiles() {
 	for _, f := range b.files {
 		if f.w != nil {
 			f.w.Abort()
 			continue
 		}
-		if name, err := f.file.Name(); err == nil {
-			_ = b.u.t.st.Delete(context.WithoutCancel(ctx), name)
-		}
+		b.u.t.deleteFiles([]*File{f.file})
 	}
 	b.files, b.recent, b.held = nil, nil, 0
 }
@@ -406,7 +403,7 @@ func (b *Upsert) Abort() {
 	}
 	b.end()
 	if !b.sent {
-		b.dropFiles(context.Background())
+		b.dropFiles()
 	}
 }
 
