@@ -117,10 +117,8 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 	if c.Read == nil {
 		c.Read = t.Snapshot()
 	}
-	for _, x := range c.Txns {
-		if was, ok := c.Read.txns[x.AppID]; ok && was.Version >= x.Version {
-			return nil, fmt.Errorf("append: %w: %s has come to %d, this is %d", ErrApplied, x.AppID, was.Version, x.Version)
-		}
+	if err := c.Read.applied(c.Txns); err != nil {
+		return nil, fmt.Errorf("append: %w", err)
 	}
 	for {
 		snap, won, err := t.Commit(ctx, c)
@@ -140,6 +138,17 @@ func (t *Table) CommitAppend(ctx context.Context, c *Commit, check func(*Snapsho
 		}
 		c.Read = snap
 	}
+}
+
+// applied returns ErrApplied where an application has come as far already as
+// one of txns would have it.
+func (s *Snapshot) applied(txns []Txn) error {
+	for _, x := range txns {
+		if was, ok := s.txns[x.AppID]; ok && was.Version >= x.Version {
+			return fmt.Errorf("%w: %s has come to %d, this is %d", ErrApplied, x.AppID, was.Version, x.Version)
+		}
+	}
+	return nil
 }
 
 // equal tells whether two protocols ask for the same.

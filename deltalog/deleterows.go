@@ -46,8 +46,12 @@ func (d *deletion) run(ctx context.Context) (*Snapshot, int64, error) {
 		}
 		if rows > 0 {
 			snap, won, err := d.t.Commit(ctx, c)
-			if err != nil || won {
+			if won || err != nil && !neverTook(err) {
 				return snap, rows, err
+			}
+			d.drop(c)
+			if err != nil {
+				return nil, 0, err
 			}
 		}
 		now, err := d.t.Refresh(ctx) // rows that others have put there are to go, too
@@ -95,20 +99,39 @@ func (d *deletion) find(ctx context.Context) error {
 	return nil
 }
 
+// drop deletes what was written for a commit that did not take place.
+func (d *deletion) drop(c *Commit) {
+	d.t.deleteFiles(c.ChangeData)
+	d.t.deleteVectors(c.Add)
+	for _, f := range c.Add {
+		if f.Vector == nil { // the others are in the table
+			d.t.deleteFiles([]*File{f})
+		}
+	}
+}
+
 // plan returns the commit that takes the rows away, and their number.
 func (d *deletion) plan(ctx context.Context) (*Commit, int64, error) {
+	c := &Commit{Read: d.read, Operation: "DELETE"}
+	rows, err := d.planInto(ctx, c)
+	if err != nil {
+		d.drop(c)
+	}
+	return c, rows, err
+}
+
+func (d *deletion) planInto(ctx context.Context, c *Commit) (int64, error) {
 	if err := d.find(ctx); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	m := d.read.metadata
 	if m.enabled(PropertyAppendOnly) {
-		return nil, 0, fmt.Errorf("%w: rows of an append-only table stay", ErrInvalid)
+		return 0, fmt.Errorf("%w: rows of an append-only table stay", ErrInvalid)
 	}
 	vectors := m.enabled(PropertyDeletionVectors) && d.read.protocol.has(FeatureDeletionVectors)
 	if !vectors && m.enabled(PropertyRowTracking) {
-		return nil, 0, fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
+		return 0, fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
 	}
-	c := &Commit{Read: d.read, Operation: "DELETE"}
 	var rows int64
 	var holed []*File
 	var hidden []*roaring64.Bitmap
@@ -121,39 +144,39 @@ func (d *deletion) plan(ctx context.Context) (*Commit, int64, error) {
 		c.Remove = append(c.Remove, f)
 		if m.enabled(PropertyChangeDataFeed) {
 			if err := d.tell(ctx, c, f, hit); err != nil {
-				return nil, 0, err
+				return 0, err
 			}
 		}
 		all, err := d.read.ReadVector(ctx, f)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		all.Or(hit)
 		total, err := d.rowsOf(ctx, f)
 		switch {
 		case err != nil:
-			return nil, 0, err
+			return 0, err
 		case int64(all.GetCardinality()) == total:
 		case vectors && f.Rows >= 0:
 			holed, hidden = append(holed, f), append(hidden, all)
 		default:
 			if err := d.rewrite(ctx, c, f, hit); err != nil {
-				return nil, 0, err
+				return 0, err
 			}
 		}
 	}
 	if rows == 0 {
-		return nil, 0, nil
+		return 0, nil
 	}
 	written, err := d.t.WriteVectors(ctx, hidden)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	for i, f := range holed {
 		c.Add = append(c.Add, f.WithVector(written[i]))
 	}
 	c.Metrics = map[string]string{"numDeletedRows": strconv.FormatInt(rows, 10)}
-	return c, rows, nil
+	return rows, nil
 }
 
 // rowsOf counts the rows of a file, those that are hidden too.

@@ -35,7 +35,7 @@ type rewriteOptions struct {
 // batch and what its writer holds, unless rows are sorted.
 func (t *Table) rewriteFiles(ctx context.Context, s *Snapshot, files []*File, o rewriteOptions) (*rewriteRun, error) {
 	r := &rewriteRun{inputs: files}
-	partition, err := partitionOf(s, files[0])
+	partition, err := s.partitionOf(files[0])
 	if err != nil {
 		return nil, err
 	}
@@ -106,24 +106,6 @@ func (w *rewriter) copyFile(f *File, hidden *roaring64.Bitmap) error {
 		return err == nil
 	})
 	return err
-}
-
-// partitionOf returns the partition values of a file by the names of their
-// columns, which are not those in the log where names are mapped.
-func partitionOf(s *Snapshot, f *File) (map[string]*string, error) {
-	mapping, err := s.mapping()
-	if err != nil || len(s.metadata.PartitionColumns) == 0 {
-		return nil, err
-	}
-	values := map[string]*string{}
-	for _, column := range s.metadata.PartitionColumns {
-		stored, err := storedName(s.metadata.Schema, mapping, column)
-		if err != nil {
-			return nil, err
-		}
-		values[column] = f.Partition[stored]
-	}
-	return values, nil
 }
 
 func (w *rewriter) take(b *datafile.Batch) error {

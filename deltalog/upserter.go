@@ -33,7 +33,8 @@ type UpserterOptions struct {
 	Columns  []string
 	// CopyOnWrite has files of which rows go written anew without them, for
 	// readers that do not know deletion vectors. What a batch costs then follows
-	// the files that it touches.
+	// the files that it touches. Where the table has row tracking, taking some of
+	// a file's rows away is ErrUnsupported: the others would lose their ids.
 	CopyOnWrite bool
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64
@@ -81,8 +82,9 @@ type Upserter struct {
 
 // OpenUpserter opens the index in dir, which is made where it is not and which
 // nobody else may use, and brings it to the newest version that t knows. It reads
-// the keys of what is not in it. Tables with partitions, and files without
-// numRecords, are ErrUnsupported; a table in which a key is there twice is
+// the keys of what is not in it. Tables with partitions or with a change data
+// feed, and files without numRecords, are ErrUnsupported, as is an Upsert once
+// a table has become one of them; a table in which a key is there twice is
 // ErrDuplicateKey.
 func OpenUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) (*Upserter, error) {
 	u, err := openUpserter(ctx, t, dir, o)
@@ -164,15 +166,25 @@ func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
 	if o.Multiset {
 		f.columns = o.Columns
 	}
-	switch {
-	case len(s.metadata.PartitionColumns) > 0:
-		return nil, fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
-	case s.metadata.enabled(PropertyChangeDataFeed):
-		return nil, fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
-	case len(f.columns) == 0:
+	if err := s.metadata.checkUpsert(); err != nil {
+		return nil, err
+	}
+	if len(f.columns) == 0 {
 		return nil, fmt.Errorf("%w: no columns to find rows by", ErrInvalid)
 	}
 	return f, nil
+}
+
+// checkUpsert returns ErrUnsupported where upserts cannot keep what a table
+// promises.
+func (m *Metadata) checkUpsert() error {
+	switch {
+	case len(m.PartitionColumns) > 0:
+		return fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
+	case m.enabled(PropertyChangeDataFeed):
+		return fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
+	}
+	return nil
 }
 
 // describe says what rows are found by, in full.
@@ -193,6 +205,51 @@ func (f *finder) describe(s *schema.Schema) (string, error) {
 		}
 	}
 	return foundBy(f.columns, types, f.multiset), nil
+}
+
+// checkEncoding returns ErrInvalid where the rows of one schema are not found by
+// what is fed in another.
+func (f *finder) checkEncoding(from, to *schema.Schema) error {
+	was, err := from.Select(f.columns...)
+	if err != nil {
+		return err
+	}
+	is, err := to.Select(f.columns...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for i := range was.Fields {
+		if a, b := &was.Fields[i], &is.Fields[i]; !encodedAs(a.Type).Equal(encodedAs(b.Type)) {
+			return fmt.Errorf("%w: rows are found by column %s: as %s its %s values would not be", ErrInvalid, a.Name, b.Type, a.Type)
+		}
+	}
+	return nil
+}
+
+// encodedAs returns the widest type whose values [datafile.AppendKey] encodes as
+// it does those of t.
+func encodedAs(t schema.Type) schema.Type {
+	switch t.Kind {
+	case schema.Byte, schema.Short, schema.Integer:
+		t.Kind = schema.Long
+	case schema.Float:
+		t.Kind = schema.Double
+	case schema.Decimal:
+		t.Precision = 38
+	case schema.Array:
+		elem := encodedAs(*t.Elem)
+		t.Elem, t.ElemNull = &elem, true
+	case schema.Map:
+		key, value := encodedAs(*t.Key), encodedAs(*t.Value)
+		t.Key, t.Value, t.ValueNull = &key, &value, true
+	case schema.Struct:
+		fields := make([]schema.Field, len(t.Fields))
+		for i, f := range t.Fields {
+			fields[i] = schema.Field{Name: f.Name, Type: encodedAs(f.Type), Nullable: true}
+		}
+		t.Fields = fields
+	}
+	return t
 }
 
 // name returns the name of the record of a row of the columns that rows are

@@ -17,12 +17,14 @@ type CommitExtras struct {
 	Operation string
 	// Params and Metrics are those of [Commit].
 	Params, Metrics map[string]string
-	// Txns and Domains are set with the rows.
+	// Txns and Domains are set with the rows. An application of Txns that has
+	// come as far already in the version that the upsert began on is ErrApplied.
 	Txns    []Txn
 	Domains []Domain
 	// Check judges the newest version after a lost race: whether the changes
 	// are still to be made. Its error ends the commit as it is. Nil means
-	// ErrConflict wherever others changed what Txns or Domains set.
+	// ErrApplied where an application of Txns has come as far meanwhile, and
+	// ErrConflict wherever else others changed what Txns or Domains set.
 	Check func(*Snapshot) error
 }
 
@@ -48,6 +50,9 @@ func (b *Upsert) Commit(ctx context.Context, c CommitExtras) (*Snapshot, error) 
 }
 
 func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
+	if err := b.snap.applied(c.Txns); err != nil {
+		return nil, err
+	}
 	if err := b.closeFile(); err != nil {
 		return nil, err
 	}

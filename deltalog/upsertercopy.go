@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"maps"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -18,6 +19,9 @@ func (b *Upsert) copyHoles(ctx context.Context, p *upsertPlan, holes []hole) err
 		s := *b.snap
 		if b.metadata != nil {
 			s.metadata = b.metadata
+		}
+		if !b.own(h.id) && s.metadata.enabled(PropertyRowTracking) {
+			return fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
 		}
 		run, err := b.u.t.rewriteFiles(ctx, &s, []*File{h.file}, rewriteOptions{
 			hide: map[string]*roaring64.Bitmap{h.file.Path: h.rows},

@@ -65,9 +65,22 @@ func (b *Upsert) start(ctx context.Context) error {
 		return fmt.Errorf("%w: no, another one is under way", ErrSpent)
 	}
 	snap := b.u.t.Snapshot()
+	if err := snap.metadata.checkUpsert(); err != nil {
+		return err
+	}
 	found, err := b.u.finder.describe(snap.metadata.Schema)
 	if err != nil {
 		return err
+	}
+	if b.metadata != nil {
+		if err := b.metadata.checkUpsert(); err != nil {
+			return err
+		}
+	}
+	if b.metadata != nil && !b.truncated {
+		if err := b.u.finder.checkEncoding(snap.metadata.Schema, b.metadata.Schema); err != nil {
+			return err
+		}
 	}
 	if found != b.u.index.state.Found {
 		if err := b.u.index.clear(snap.metadata.ID, found); err != nil {
@@ -92,7 +105,10 @@ func (b *Upsert) start(ctx context.Context) error {
 
 // Evolve changes the table's protocol and metadata with the upsert's commit;
 // nil keeps them. It comes before anything else is fed. Rows are then written
-// with the columns of the new schema.
+// with the columns of the new schema. Where the columns that rows are found by
+// get types whose values are encoded otherwise, such as a decimal of another
+// scale, what is fed first is ErrInvalid, unless that is Truncate: the rows that
+// are there would not be found. Integers may become wider.
 func (b *Upsert) Evolve(p *Protocol, m *Metadata) error {
 	if b.ended || b.snap != nil {
 		return fmt.Errorf("evolve table: %w", ErrSpent)
@@ -138,9 +154,12 @@ func (b *Upsert) room() error {
 
 // Truncate takes all rows away, those that were put before it too.
 func (b *Upsert) Truncate(ctx context.Context) error {
+	if b.snap == nil {
+		b.truncated = true // nothing that is there has to be found
+	}
 	return b.fed(ctx, "truncate", func() error {
 		b.truncated = true
-		b.dropFiles(ctx)
+		b.dropFiles()
 		clear(b.dead)
 		b.taken = takenRows{}
 		b.batch.Reset()
@@ -148,17 +167,14 @@ func (b *Upsert) Truncate(ctx context.Context) error {
 	})
 }
 
-// dropFiles deletes the files that were written. Those that cannot be deleted
-// are nobody's, and go when the table is cleaned.
-func (b *Upsert) dropFiles(ctx context.Context) {
+// dropFiles deletes the files that were written.
+func (b *Upsert) dropFiles() {
 	for _, f := range b.files {
 		if f.w != nil {
 			f.w.Abort()
 			continue
 		}
-		if name, err := f.file.Name(); err == nil {
-			_ = b.u.t.st.Delete(context.WithoutCancel(ctx), name)
-		}
+		b.u.t.deleteFiles([]*File{f.file})
 	}
 	b.files, b.recent, b.held = nil, nil, 0
 }
@@ -387,7 +403,7 @@ func (b *Upsert) Abort() {
 	}
 	b.end()
 	if !b.sent {
-		b.dropFiles(context.Background())
+		b.dropFiles()
 	}
 }
 

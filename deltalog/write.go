@@ -2,6 +2,7 @@ package deltalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 func (t *Table) Append(ctx context.Context, batches ...*datafile.Batch) (*Snapshot, error) {
 	w := &rowWriter{t: t, ctx: ctx, snap: t.Snapshot()}
 	if err := w.all(batches); err != nil {
+		w.t.deleteFiles(w.done)
 		return nil, fmt.Errorf("append: %w", err)
 	}
 	if len(w.done) == 0 {
@@ -27,6 +29,7 @@ func (t *Table) Append(ctx context.Context, batches ...*datafile.Batch) (*Snapsh
 		Metrics: w.metrics(), Add: w.done,
 	}, nil)
 	if err != nil {
+		w.drop(err)
 		return nil, fmt.Errorf("append: %w", err)
 	}
 	return snap, nil
@@ -39,6 +42,7 @@ func (t *Table) Append(ctx context.Context, batches ...*datafile.Batch) (*Snapsh
 func (t *Table) Overwrite(ctx context.Context, batches ...*datafile.Batch) (*Snapshot, error) {
 	w := &rowWriter{t: t, ctx: ctx, snap: t.Snapshot()}
 	if err := w.all(batches); err != nil {
+		w.t.deleteFiles(w.done)
 		return nil, fmt.Errorf("overwrite: %w", err)
 	}
 	read := w.snap
@@ -53,11 +57,13 @@ func (t *Table) Overwrite(ctx context.Context, batches ...*datafile.Batch) (*Sna
 		}
 		switch {
 		case err != nil:
+			w.drop(err)
 			return nil, fmt.Errorf("overwrite: %w", err)
 		case won:
 			return snap, nil
 		}
 		if err := (&Commit{Read: c.Read}).Conflict(read); err != nil {
+			w.drop(err)
 			return nil, fmt.Errorf("overwrite: %w", err)
 		}
 	}
@@ -81,6 +87,21 @@ func (w *rowWriter) metrics() map[string]string {
 		"numOutputRows":  strconv.FormatInt(rows, 10),
 		"numOutputBytes": strconv.FormatInt(bytes, 10),
 	}
+}
+
+// drop deletes what was written for a commit that ended in err, unless it may be
+// in the table.
+func (w *rowWriter) drop(err error) {
+	if neverTook(err) {
+		w.t.deleteFiles(w.done)
+	}
+}
+
+// neverTook tells whether the error of a commit says that it did not take place:
+// it was refused before it was tried, or lost.
+func neverTook(err error) bool {
+	return !errors.Is(err, ErrUncertain) &&
+		(errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrConflict))
 }
 
 // all writes all rows, one partition after the other.

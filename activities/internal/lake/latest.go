@@ -331,9 +331,15 @@ func (t *table) apply(ctx context.Context, latest *side, hv, lv *view, feed func
 		state.Phase = phase
 		domains = append(domains, deltalog.Domain{Name: stateDomain, Configuration: encodeDomain(state)})
 	}
+	// A commit may change the phase alone.
+	var txns []deltalog.Txn
+	txn := t.txn(to)
+	if was, ok := lv.snap.Txn(txn.AppID); !ok || was != txn.Version {
+		txns = append(txns, txn)
+	}
 	_, err = up.Commit(ctx, deltalog.CommitExtras{
 		Operation: "MERGE",
-		Txns:      []deltalog.Txn{t.txn(to)},
+		Txns:      txns,
 		Domains:   domains,
 		Check: func(s *deltalog.Snapshot) error {
 			now, err := newView(s)
