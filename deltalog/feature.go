@@ -194,7 +194,7 @@ func (p *Protocol) check() error {
 		return fmt.Errorf("protocol (%d,%d): %w", p.MinReader, p.MinWriter, ErrCorrupt)
 	case p.MinReader > 3 || p.MinWriter > 7:
 		return fmt.Errorf("protocol (%d,%d): %w: the newest known is (3,7)", p.MinReader, p.MinWriter, ErrUnsupported)
-	case p.MinReader < 3 && p.ReaderFeatures != nil, p.MinWriter < 7 && p.WriterFeatures != nil,
+	case p.MinReader < 3 && len(p.ReaderFeatures) > 0, p.MinWriter < 7 && len(p.WriterFeatures) > 0,
 		p.MinReader == 3 && p.MinWriter < 7:
 		return fmt.Errorf("protocol (%d,%d) with features: %w", p.MinReader, p.MinWriter, ErrCorrupt)
 	}
