@@ -91,7 +91,8 @@ var features = []feature{
 	{name: FeatureRowTracking, needs: FeatureDomainMetadata, supported: true},
 	{name: FeatureClustering, needs: FeatureDomainMetadata, supported: true},
 	{name: "allowColumnDefaults", idle: noFieldKey("CURRENT_DEFAULT")},
-	// It binds those who delete unreferenced files, which is not done here.
+	// It binds those who delete unreferenced files: [Table.Vacuum] refuses
+	// tables with features of writers, or readers, that are not supported.
 	{name: "vacuumProtocolCheck", reader: true, supported: true},
 }
 
