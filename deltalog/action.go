@@ -29,6 +29,28 @@ type Protocol struct {
 	WriterFeatures []string `json:"writerFeatures,omitempty"`
 }
 
+// MarshalJSON writes the lists of features that the version numbers ask for, empty
+// ones too, and no others.
+func (p Protocol) MarshalJSON() ([]byte, error) {
+	out := struct {
+		MinReader      int       `json:"minReaderVersion"`
+		MinWriter      int       `json:"minWriterVersion"`
+		ReaderFeatures *[]string `json:"readerFeatures,omitempty"`
+		WriterFeatures *[]string `json:"writerFeatures,omitempty"`
+	}{MinReader: p.MinReader, MinWriter: p.MinWriter}
+	list := func(names []string) *[]string {
+		names = append([]string{}, names...)
+		return &names
+	}
+	if p.MinReader >= 3 {
+		out.ReaderFeatures = list(p.ReaderFeatures)
+	}
+	if p.MinWriter >= 7 {
+		out.WriterFeatures = list(p.WriterFeatures)
+	}
+	return json.Marshal(out)
+}
+
 // HasFeature tells whether writers of the table must know the feature.
 func (p *Protocol) HasFeature(name string) bool {
 	return slices.Contains(p.writerFeatures(), name)

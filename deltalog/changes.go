@@ -65,6 +65,8 @@ type changeReader struct {
 	files *Snapshot // to read data files with: of the last version
 	feed  *Snapshot // the same with ColumnChangeType
 	names []string  // of the columns wanted
+
+	before *Snapshot // a version that is past; nil if none has been needed
 }
 
 func (r *changeReader) run(from, to Version) error {
@@ -183,7 +185,7 @@ func (r *changeReader) version(c *commitLog, v Version, at int64) error {
 		}
 		return nil
 	}
-	return r.derive(c, send)
+	return r.derive(c, v, send)
 }
 
 // goneFile names a file that is no longer there.
@@ -197,7 +199,7 @@ func goneFile(f *File, err error) error {
 // derive yields the changes of a commit that lists none: rows of files that came
 // were inserted, rows of files that went were deleted. Of a file that stayed with
 // another vector, the vectors tell.
-func (r *changeReader) derive(c *commitLog, send func(*datafile.Batch) error) error {
+func (r *changeReader) derive(c *commitLog, v Version, send func(*datafile.Batch) error) error {
 	rearranged := fileSet{}.edit(editsOf(c.rearranged))
 	added := map[string]*File{}
 	for _, f := range c.adds {
@@ -209,7 +211,10 @@ func (r *changeReader) derive(c *commitLog, send func(*datafile.Batch) error) er
 		if !gone.dataChange {
 			continue
 		}
-		old := gone.file
+		old, err := r.removed(gone.file, v)
+		if err != nil {
+			return err
+		}
 		next := added[old.Path]
 		if next == nil {
 			if err := r.rows(old, nil, false, ChangeDelete, send); err != nil {
@@ -231,6 +236,27 @@ func (r *changeReader) derive(c *commitLog, send func(*datafile.Batch) error) er
 		}
 	}
 	return nil
+}
+
+// removed returns a file that a version removed with its partition values, which
+// the removal need not repeat: the version before has them.
+func (r *changeReader) removed(f *File, v Version) (*File, error) {
+	if len(r.files.metadata.PartitionColumns) == 0 || len(f.Partition) > 0 || v == 0 {
+		return f, nil
+	}
+	var err error
+	if r.before == nil {
+		r.before, err = load(r.ctx, r.st, v-1)
+	} else {
+		r.before, err = r.before.follow(r.ctx, v-1, v-1)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("partition values of file %s: %w", f.Path, err)
+	}
+	if was := r.before.files.get(f); was != nil {
+		return was, nil
+	}
+	return f, nil
 }
 
 // difference yields what another vector of the same file changed.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -152,14 +153,28 @@ func (t *Table) Checkpoint(ctx context.Context) error {
 
 // pointAt writes the hint, unless it names a later checkpoint already.
 func (t *Table) pointAt(ctx context.Context, h hintJSON) error {
-	if now, ok := readHint(ctx, t.st); ok && now >= h.Version {
-		return nil
+	if ok, err := t.pointsTo(ctx, h.Version); err != nil || ok {
+		return err
 	}
 	b, err := h.encode()
 	if err != nil {
 		return err
 	}
 	return t.st.Put(ctx, hintName, b)
+}
+
+// pointsTo tells whether the hint names a checkpoint that is there, of a version or
+// a later one.
+func (t *Table) pointsTo(ctx context.Context, least Version) (bool, error) {
+	now, ok := readHint(ctx, t.st)
+	if !ok || now < least {
+		return false, nil
+	}
+	l, err := listLog(ctx, t.st, now)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(l.checkpoints, func(c checkpointRef) bool { return c.version == now }), nil
 }
 
 // writeCheckpoint writes the checkpoint of a version and looks whether it can

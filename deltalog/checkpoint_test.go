@@ -319,3 +319,28 @@ func BenchmarkOpenFromCheckpoint(b *testing.B) {
 		mustOpen(b, st)
 	}
 }
+
+func TestCheckpointMendsAHintOfOneThatIsNotThere(t *testing.T) {
+	for _, policy := range []string{"classic", "v2"} {
+		for hint, want := range map[string]Version{
+			`{"version":2,"size":1}`: 30, `{"version":35,"size":1}`: 30, `{"version":9223372036854775807,"size":1}`: 30,
+			`{"version":31,"size":1}`: 31, // which another writer has made meanwhile
+		} {
+			memory, table := longLog(t, map[string]string{PropertyCheckpointPolicy: policy})
+			other := mustOpen(t, memory)
+			mustCommit(t, other, &Commit{Operation: "WRITE", Add: []*File{fakeFile("other", 1)}})
+			if err := other.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := memory.Put(t.Context(), hintName, []byte(hint)); err != nil {
+				t.Fatal(err)
+			}
+			if err := table.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if v, ok := readHint(t.Context(), memory); !ok || v != want {
+				t.Errorf("%s: the hint %s is now of %d, want %d", policy, hint, v, want)
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"encoding/json"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,60 @@ func TestOldProtocolGrowsIntoFeatureLists(t *testing.T) {
 	}
 	if p.With(FeatureTimestampNTZ, FeatureAppendOnly) != p {
 		t.Fatal("a protocol that has everything changed")
+	}
+}
+
+func TestEmptyFeatureListsAreReadAndWritten(t *testing.T) {
+	for _, c := range []struct{ foreign, want string }{
+		{
+			`"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[],"writerFeatures":["appendOnly"]`,
+			`{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[],"writerFeatures":["appendOnly","domainMetadata"]}`,
+		},
+		{
+			`"minReaderVersion":1,"minWriterVersion":7,"readerFeatures":[],"writerFeatures":[]`,
+			`{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["domainMetadata"]}`,
+		},
+		{
+			`"minReaderVersion":1,"minWriterVersion":1,"readerFeatures":[],"writerFeatures":[]`,
+			`{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["domainMetadata"]}`,
+		},
+	} {
+		st := storetest.NewMemory()
+		if _, err := Create(t.Context(), st, CreateOptions{Schema: idName()}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := st.Get(t.Context(), commitName(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(string(b), "\n")
+		for i, line := range lines {
+			if strings.HasPrefix(line, `{"protocol"`) {
+				lines[i] = `{"protocol":{` + c.foreign + `}}`
+			}
+		}
+		if err := st.Put(t.Context(), commitName(0), []byte(strings.Join(lines, "\n"))); err != nil {
+			t.Fatal(err)
+		}
+		table, err := Open(t.Context(), st)
+		if err != nil {
+			t.Errorf("%s: %v", c.foreign, err)
+			continue
+		}
+		mustCommit(t, table, &Commit{Protocol: table.Snapshot().Protocol().With(FeatureDomainMetadata)})
+		if b, err = st.Get(t.Context(), commitName(1)); err != nil || !strings.Contains(string(b), `{"protocol":`+c.want+`}`) {
+			t.Errorf("%s: committed %s, want %s: %v", c.foreign, b, c.want, err)
+		}
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Delete(t.Context(), commitName(0)); err != nil {
+			t.Fatal(err)
+		}
+		p, err := json.Marshal(mustOpen(t, st).Snapshot().Protocol())
+		if err != nil || string(p) != c.want {
+			t.Errorf("%s: the checkpoint says %s, want %s: %v", c.foreign, p, c.want, err)
+		}
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 )
 
 // Delete takes away the rows of the newest version for which match is true, and
-// returns how many those were. match sees batches of the named columns, nil meaning all, and the index of
-// a row in its batch; it may be called more than once for a row. Files whose rows
-// all go are removed. The others get a deletion vector where the table's
-// properties allow that; else they are written anew without those rows. Where the
-// table has a change data feed, the rows are written to it.
+// returns how many those were. match sees batches of the named columns, nil
+// meaning all, and the index of a row in its batch; it may be called more than once
+// for a row. Files whose rows all go are removed. The others get a deletion vector
+// where the table's properties allow that; else they are written anew without those
+// rows. Where the table has a change data feed, the rows are written to it.
 //
 // Where others commit meanwhile, Delete looks at what they made of the table and
 // tries again. It returns ErrConflict where they change protocol or metadata.

@@ -91,7 +91,8 @@ var features = []feature{
 	{name: FeatureRowTracking, needs: FeatureDomainMetadata, supported: true},
 	{name: FeatureClustering, needs: FeatureDomainMetadata, supported: true},
 	{name: "allowColumnDefaults", idle: noFieldKey("CURRENT_DEFAULT")},
-	// It binds those who delete unreferenced files, which is not done here.
+	// It binds those who delete unreferenced files: [Table.Vacuum] refuses
+	// tables with features of writers, or readers, that are not supported.
 	{name: "vacuumProtocolCheck", reader: true, supported: true},
 }
 
@@ -194,7 +195,7 @@ func (p *Protocol) check() error {
 		return fmt.Errorf("protocol (%d,%d): %w", p.MinReader, p.MinWriter, ErrCorrupt)
 	case p.MinReader > 3 || p.MinWriter > 7:
 		return fmt.Errorf("protocol (%d,%d): %w: the newest known is (3,7)", p.MinReader, p.MinWriter, ErrUnsupported)
-	case p.MinReader < 3 && p.ReaderFeatures != nil, p.MinWriter < 7 && p.WriterFeatures != nil,
+	case p.MinReader < 3 && len(p.ReaderFeatures) > 0, p.MinWriter < 7 && len(p.WriterFeatures) > 0,
 		p.MinReader == 3 && p.MinWriter < 7:
 		return fmt.Errorf("protocol (%d,%d) with features: %w", p.MinReader, p.MinWriter, ErrCorrupt)
 	}

@@ -233,8 +233,8 @@ func (c *logCleaner) prove(ctx context.Context) error {
 // point makes sure that the hint does not name what goes: some readers go by it
 // alone.
 func (c *logCleaner) point(ctx context.Context) error {
-	if v, ok := readHint(ctx, c.t.st); ok && v >= c.first.version {
-		return nil
+	if ok, err := c.t.pointsTo(ctx, c.first.version); err != nil || ok {
+		return err
 	}
 	if c.first.parts != 0 || c.first.unique != "" {
 		return fmt.Errorf("%w: %s does not name checkpoint %d, which has more than one file: write a checkpoint before", ErrUnsupported, hintName, c.first.version)

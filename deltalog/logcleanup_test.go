@@ -142,14 +142,16 @@ func TestCleanLogHonoursProperties(t *testing.T) {
 }
 
 func TestCleanLogPutsTheHintRight(t *testing.T) {
-	memory, table := longLog(t, nil)
-	later(table, 31*day)
-	if err := memory.Put(t.Context(), hintName, []byte(`{"version":10,"size":13}`)); err != nil {
-		t.Fatal(err)
-	}
-	mustCleanLog(t, table, CleanLogOptions{})
-	if v, ok := readHint(t.Context(), memory); !ok || v != 20 {
-		t.Errorf("the hint names %d", v)
+	for _, stale := range []string{`{"version":10,"size":13}`, `{"version":25,"size":13}`, `{"version":9223372036854775807,"size":13}`} {
+		memory, table := longLog(t, nil)
+		later(table, 31*day)
+		if err := memory.Put(t.Context(), hintName, []byte(stale)); err != nil {
+			t.Fatal(err)
+		}
+		mustCleanLog(t, table, CleanLogOptions{})
+		if v, ok := readHint(t.Context(), memory); !ok || v != 20 {
+			t.Errorf("the hint %s is now of %d", stale, v)
+		}
 	}
 }
 

@@ -153,16 +153,39 @@ func (p *planned) checkMapping(read *Snapshot, first bool) error {
 	return nil
 }
 
-// checkAdopted checks that the columns of a table that gets column mapping keep
-// the names that its files have.
+// checkAdopted checks that the columns of a table that gets column mapping, and
+// the fields within them, keep the names that its files have.
 func checkAdopted(was, now *schema.Schema) error {
 	for i := range now.Fields {
-		name, _, err := now.Fields[i].Stored(schema.ByPhysicalName)
+		f := &now.Fields[i]
+		name, _, err := f.Stored(schema.ByPhysicalName)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if was.Field(now.Fields[i].Name) >= 0 && name != now.Fields[i].Name {
-			return fmt.Errorf("%w: column %q is another in the files that there are", ErrInvalid, now.Fields[i].Name)
+		at := was.Field(f.Name)
+		if at < 0 {
+			continue
+		}
+		if name != f.Name {
+			return fmt.Errorf("%w: column %q is another in the files that there are", ErrInvalid, f.Name)
+		}
+		if err := checkAdoptedType(&was.Fields[at].Type, &f.Type); err != nil {
+			return fmt.Errorf("column %q: %w", f.Name, err)
+		}
+	}
+	return nil
+}
+
+func checkAdoptedType(was, now *schema.Type) error {
+	if err := checkAdopted(&schema.Schema{Fields: was.Fields}, &schema.Schema{Fields: now.Fields}); err != nil {
+		return err
+	}
+	for _, inner := range [][2]*schema.Type{{was.Elem, now.Elem}, {was.Key, now.Key}, {was.Value, now.Value}} {
+		if inner[0] == nil || inner[1] == nil {
+			continue
+		}
+		if err := checkAdoptedType(inner[0], inner[1]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -120,6 +120,39 @@ func TestColumnMappingIsTakenUpByNames(t *testing.T) {
 	}
 }
 
+func TestColumnMappingIsNotTakenUpUnderOtherNames(t *testing.T) {
+	inner := schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "z", Type: schema.Type{Kind: schema.Long}, Nullable: true}}}
+	for name, typ := range map[string]schema.Type{
+		"struct": inner,
+		"array":  {Kind: schema.Array, Elem: &inner},
+		"map":    {Kind: schema.Map, Key: &schema.Type{Kind: schema.String}, Value: &inner},
+	} {
+		for physical, want := range map[string]error{"z": nil, "other": ErrInvalid} {
+			s := &schema.Schema{Fields: []schema.Field{{Name: "x", Type: typ, Nullable: true}}}
+			table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := table.Snapshot().Metadata().Clone()
+			m.Configuration = map[string]string{PropertyColumnMapping: "name", propertyMaxColumnID: "2"}
+			mapped, _, err := s.WithMapping(0, func(f *schema.Field) string {
+				if f.Name == "z" {
+					return physical
+				}
+				return f.Name
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Schema = mapped
+			_, _, err = table.Commit(t.Context(), &Commit{Metadata: m, Protocol: table.Snapshot().Protocol().For(m)})
+			if !errors.Is(err, want) {
+				t.Errorf("%s, %s: error is %v, want %v", name, physical, err, want)
+			}
+		}
+	}
+}
+
 func TestRowsAreUpsertedUnderAMapping(t *testing.T) {
 	properties := latestProperties()
 	properties[PropertyColumnMapping] = "id"

@@ -30,9 +30,9 @@ type Live struct {
 	Index []int64
 }
 
-// Read yields the live rows of the table that meet the conditions, file by file in the order of
-// [Snapshot.Files]. A batch is valid until the next iteration. It ends with the
-// first error.
+// Read yields the live rows of the table that meet the conditions, file by file in
+// the order of [Snapshot.Files]. A batch is valid until the next iteration. It ends
+// with the first error.
 func (s *Snapshot) Read(ctx context.Context, o ReadOptions) iter.Seq2[*datafile.Batch, error] {
 	return func(yield func(*datafile.Batch, error) bool) {
 		r, err := s.newReader(o)
@@ -58,9 +58,9 @@ func (s *Snapshot) Read(ctx context.Context, o ReadOptions) iter.Seq2[*datafile.
 }
 
 // ReadFile yields the live rows of one file that meet the conditions, with their
-// places in it. Columns
-// that the file lacks are NULL; partition columns have the file's values. A
-// batch is valid until the next iteration. It ends with the first error.
+// places in it. Columns that the file lacks are NULL; partition columns have the
+// file's values. A batch is valid until the next iteration. It ends with the first
+// error.
 func (s *Snapshot) ReadFile(ctx context.Context, f *File, o ReadOptions) iter.Seq2[Live, error] {
 	return func(yield func(Live, error) bool) {
 		r, err := s.newReader(o)

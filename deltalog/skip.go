@@ -42,7 +42,7 @@ func mayMatch(f *File, where []condition, partition map[string]*datafile.Column)
 		if stats == nil {
 			stats = new(fileStats)
 			if json.Unmarshal([]byte(f.Stats), stats) != nil {
-				return true
+				*stats = fileStats{} // conditions on partition columns are still to be judged
 			}
 		}
 		if stats.excludes(c) {

@@ -7,7 +7,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -62,10 +62,10 @@ func newStatsForm(m *Metadata) statsForm {
 	if len(counts.fields) > 0 {
 		f.parsed.add("nullCount", parsedField{inner: counts})
 	}
-	f.parsed.add("tightBounds", parsedField{typ: reflect.TypeFor[bool](), set: func(v reflect.Value, x any) {
-		if b, ok := x.(bool); ok {
-			v.SetBool(b)
-		}
+	f.parsed.add("tightBounds", parsedField{typ: reflect.TypeFor[bool](), set: func(v reflect.Value, x any) bool {
+		b, ok := x.(bool)
+		v.SetBool(b)
+		return ok
 	}})
 	if len(partition) > 0 {
 		f.partition, _ = newParsedStruct(partition, mapped, false)
@@ -85,9 +85,10 @@ type parsedField struct {
 	tag   string // options of the Parquet type
 	typ   reflect.Type
 	inner *parsedStruct // nil for values
-	// set puts a value out of JSON into place; kind is that of partition values.
-	set    func(reflect.Value, any)
-	column schema.Type
+	// set puts a value out of JSON into place; it returns false where the type
+	// cannot hold that very value.
+	set    func(reflect.Value, any) bool
+	column schema.Type // for partition values
 }
 
 func (s *parsedStruct) add(name string, f parsedField) {
@@ -146,11 +147,11 @@ func newParsedStruct(columns []schema.Field, mapped, counts bool) (s *parsedStru
 		case k == schema.Date:
 			f = parsedLeaf(schema.Integer, ",date", statsDate)
 		case k == schema.Timestamp:
-			f = parsedLeaf(schema.Long, ",timestamp(microsecond)", statsTime)
+			f = parsedLeaf(schema.Long, ",timestamp(microsecond)", statsTime(k))
 		case k == schema.TimestampNTZ:
-			f = parsedLeaf(schema.Long, ",timestamp(microsecond:local)", statsTime)
+			f = parsedLeaf(schema.Long, ",timestamp(microsecond:local)", statsTime(k))
 		case k == schema.String:
-			f = parsedField{typ: reflect.TypeFor[string](), set: func(v reflect.Value, x any) { v.SetString(x.(string)) }}
+			f = parsedField{typ: reflect.TypeFor[string](), set: setText}
 		default:
 			f = parsedLeaf(k, "", nil)
 		}
@@ -182,37 +183,55 @@ var leafTypes = map[schema.Kind]reflect.Type{
 // parsedLeaf is a field of numbers, or one that read makes numbers of. Its type is
 // nil for kinds without bounds.
 func parsedLeaf(k schema.Kind, tag string, read func(string) (int64, bool)) parsedField {
-	return parsedField{typ: leafTypes[k], tag: tag, set: func(v reflect.Value, x any) {
+	return parsedField{typ: leafTypes[k], tag: tag, set: func(v reflect.Value, x any) bool {
 		switch x := x.(type) {
 		case json.Number:
 			if v.CanFloat() {
-				n, _ := x.Float64()
+				n, err := x.Float64()
+				if err != nil || v.OverflowFloat(n) {
+					return false
+				}
 				v.SetFloat(n)
-			} else if n, err := x.Int64(); err == nil && read == nil {
-				v.SetInt(n)
+				return true
 			}
+			n, err := x.Int64()
+			return err == nil && read == nil && setInt(v, n)
 		case string:
 			if read != nil {
-				if n, ok := read(x); ok {
-					v.SetInt(n)
-				}
+				n, ok := read(x)
+				return ok && setInt(v, n)
 			}
 		}
+		return false
 	}}
 }
 
-func statsDate(s string) (int64, bool) {
-	t, err := time.Parse(time.DateOnly, s)
-	return floorDiv(t.Unix(), 86400), err == nil
+func setInt(v reflect.Value, n int64) bool {
+	if v.OverflowInt(n) {
+		return false
+	}
+	v.SetInt(n)
+	return true
 }
 
-func statsTime(s string) (int64, bool) {
-	for _, form := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999"} {
-		if t, err := time.Parse(form, s); err == nil {
-			return t.UnixMicro(), true
-		}
+func setText(v reflect.Value, x any) bool {
+	text, ok := x.(string)
+	v.SetString(text)
+	// What JSON cannot hold, such as half a character, reads as this one.
+	return ok && !strings.ContainsRune(text, utf8.RuneError)
+}
+
+func statsDate(s string) (int64, bool) {
+	days, rest, ok := cutDate(s)
+	return days, ok && rest == ""
+}
+
+// statsTime reads microseconds since 1970; a moment needs its zone.
+func statsTime(k schema.Kind) func(string) (int64, bool) {
+	return func(s string) (int64, bool) {
+		us, zoned, ok := parseTimestamp(s, k)
+		return us, ok && (zoned || k == schema.TimestampNTZ)
 	}
-	return 0, false
 }
 
 func decimalLeaf(t schema.Type) parsedField {
@@ -223,55 +242,46 @@ func decimalLeaf(t schema.Type) parsedField {
 	case t.Precision <= 18:
 		f.typ = reflect.TypeFor[int64]()
 	}
-	f.set = func(v reflect.Value, x any) {
-		n, ok := x.(json.Number)
-		r, good := new(big.Rat).SetString(string(n))
-		if !ok || !good {
-			return
+	f.set = func(v reflect.Value, x any) bool {
+		text, ok := x.(json.Number)
+		if !ok {
+			return false
 		}
-		r.Mul(r, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(t.Scale)), nil)))
-		if r.IsInt() && r.Num().IsInt64() {
-			v.SetInt(r.Num().Int64())
-		}
+		n, ok := unscaled(string(text), t.Scale)
+		limit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(t.Precision)), nil)
+		return ok && n.CmpAbs(limit) < 0 && setInt(v, n.Int64())
 	}
 	return f
 }
 
-// fill returns a pointer to a struct with the values of a JSON object.
-func (s *parsedStruct) fill(values map[string]any) reflect.Value {
-	p := reflect.New(s.of())
+// fill returns a pointer to a struct with the values of a JSON object, and whether
+// it holds all of them that have a field. What it cannot hold is NULL.
+func (s *parsedStruct) fill(values map[string]any) (p reflect.Value, whole bool) {
+	p, whole = reflect.New(s.of()), true
 	for i, f := range s.fields {
 		x, ok := values[f.name]
 		if !ok || x == nil {
 			continue
 		}
-		if f.inner != nil {
-			if m, ok := x.(map[string]any); ok {
-				p.Elem().Field(i).Set(f.inner.fill(m))
+		if f.inner == nil {
+			v := reflect.New(f.typ)
+			if f.set(v.Elem(), x) {
+				p.Elem().Field(i).Set(v)
+			} else {
+				whole = false
 			}
 			continue
 		}
-		if !fits(f.typ, x) {
+		m, ok := x.(map[string]any)
+		if !ok {
+			whole = false
 			continue
 		}
-		v := reflect.New(f.typ)
-		f.set(v.Elem(), x)
-		p.Elem().Field(i).Set(v)
+		inner, all := f.inner.fill(m)
+		p.Elem().Field(i).Set(inner)
+		whole = whole && all
 	}
-	return p
-}
-
-// fits tells whether a value out of JSON may be of a type.
-func fits(t reflect.Type, x any) bool {
-	switch x.(type) {
-	case bool:
-		return t.Kind() == reflect.Bool
-	case string:
-		return t.Kind() == reflect.String || t.Kind() == reflect.Int64 || t.Kind() == reflect.Int32
-	case json.Number:
-		return t.Kind() != reflect.String && t.Kind() != reflect.Bool
-	}
-	return false
+	return p, whole
 }
 
 // partitionStruct returns a pointer to a struct with a file's partition values.
@@ -354,8 +364,9 @@ func (m *rowMaker) make(v reflect.Value) (any, error) {
 		var values map[string]any
 		// Statistics that are no JSON stay text and make no column.
 		if dec.Decode(&values) == nil {
-			add.Elem().FieldByName("StatsParsed").Set(m.form.parsed.fill(values))
-			if !m.form.text {
+			parsed, whole := m.form.parsed.fill(values)
+			add.Elem().FieldByName("StatsParsed").Set(parsed)
+			if whole && !m.form.text {
 				add.Elem().FieldByName("Stats").SetZero()
 			}
 		}

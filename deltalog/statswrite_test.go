@@ -124,3 +124,89 @@ func TestCheckpointsKeepStatisticsAsTheTableAsks(t *testing.T) {
 		}
 	}
 }
+
+func TestBoundsThatColumnsCannotHoldStayText(t *testing.T) {
+	kind := func(k schema.Kind) schema.Type { return schema.Type{Kind: k} }
+	for _, c := range []struct {
+		typ   schema.Type
+		bound string
+	}{
+		{decimal(10, 2), `12.340000000000002`},
+		{decimal(4, 2), `123456789012.5`},
+		{kind(schema.Date), `"2020-01-01T00:00:00"`},
+		{kind(schema.Timestamp), `"2020-01-01 00:00:00"`},
+		{kind(schema.Timestamp), `"2020-01-01T00:00:00.000000001Z"`},
+		{kind(schema.TimestampNTZ), `"2020-01-01T00:00:00+01:00"`},
+		{kind(schema.Byte), `300`},
+		{kind(schema.Integer), `7.0`},
+		{kind(schema.Float), `1e300`},
+		{kind(schema.Double), `"NaN"`},
+		{kind(schema.String), `"a\ud800"`},
+		{kind(schema.String), `7`},
+	} {
+		t.Run(c.typ.String()+" "+c.bound, func(t *testing.T) {
+			st := storetest.NewMemory()
+			table, err := Create(t.Context(), st, CreateOptions{
+				Schema:     &schema.Schema{Fields: []schema.Field{field("x", c.typ)}},
+				Properties: map[string]string{propertyStatsAsJSON: "false", propertyStatsAsStruct: "true"},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			stats := fmt.Sprintf(`{"numRecords":1,"minValues":{"x":%s},"maxValues":{"x":%[1]s},"nullCount":{"x":0}}`, c.bound)
+			mustCommit(t, table, &Commit{Add: []*File{{Path: "f", Size: 1, Rows: 1, Stats: stats}}})
+			if err := table.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s := mustOpen(t, st).Snapshot()
+			if s.base.version != s.version {
+				t.Fatal("the checkpoint is not read")
+			}
+			for f := range s.Files() {
+				if f.Stats != stats {
+					t.Errorf("statistics are now %s", f.Stats)
+				}
+			}
+			if got := parsedBound(t, st, s); !got.IsNull() {
+				t.Errorf("the column has the bound %v", got)
+			}
+		})
+	}
+}
+
+// parsedBound returns the least value of the only column that the checkpoint of a
+// version holds for its only file.
+func parsedBound(t *testing.T, st store.Store, s *Snapshot) parquet.Value {
+	t.Helper()
+	r, size, err := st.OpenRange(t.Context(), s.base.names()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	f, err := parquet.OpenFile(r, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	column := f.Root().Column("add").Column("stats_parsed").Column("minValues").Column("x")
+	var least parquet.Value
+	for _, g := range f.RowGroups() {
+		pages := g.ColumnChunks()[column.Index()].Pages()
+		for {
+			page, err := pages.ReadPage()
+			if err != nil {
+				break
+			}
+			values := make([]parquet.Value, page.NumValues())
+			_, _ = page.Values().ReadValues(values)
+			for _, v := range values {
+				if !v.IsNull() {
+					least = v.Clone()
+				}
+			}
+		}
+		if err := pages.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return least
+}

@@ -296,6 +296,26 @@ func TestConditionsFindExactlyTheRowsThatMeetThem(t *testing.T) {
 	}
 }
 
+func TestPartitionsAreToldApartWithoutReadableStatistics(t *testing.T) {
+	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: nestedSchema(), PartitionColumns: []string{"part"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Commit{}
+	for i, part := range []string{"x", "y"} {
+		f := writeFile(t, table, FileOptions{Partition: map[string]*string{"part": &part}}, nestedRows(int64(i), 1))
+		f.Stats = `{"numRecords":1.0,"maxValues":{"id":-7}}`
+		c.Add = append(c.Add, f)
+	}
+	s := mustCommit(t, table, c)
+	got := readIDs(t, s, ReadOptions{Where: []Condition{
+		{Column: "id", Op: OpGreaterOrEqual, Value: "0"}, {Column: "part", Value: "y"},
+	}})
+	if !slices.Equal(got, []int64{1}) {
+		t.Fatalf("read %v", got)
+	}
+}
+
 func TestConditionsThatMakeNoSenseAreRefused(t *testing.T) {
 	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: nestedSchema()})
 	if err != nil {

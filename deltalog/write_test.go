@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -351,6 +352,63 @@ func TestChangeDataFeedTellsEveryVersion(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestChangesOfRemovalsWithoutPartitionValues(t *testing.T) {
+	st := storetest.NewMemory()
+	table, err := Create(t.Context(), st, CreateOptions{
+		Schema: idName(), PartitionColumns: []string{"name"},
+		Properties: map[string]string{PropertyDeletionVectors: "true", PropertyChangeDataFeed: "true"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []*File
+	for id, name := range []string{"a", "b", "c"} {
+		b := datafile.NewBatch(idName())
+		for i := range int64(2) {
+			b.Cols[0].AppendInt(int64(id)*10 + i)
+			b.Cols[1].AppendString(name)
+		}
+		s, err := table.Append(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for f := range s.Files() {
+			if *f.Partition["name"] == name {
+				files = append(files, f)
+			}
+		}
+	}
+	vectors, err := table.WriteVectors(t.Context(), []*roaring64.Bitmap{roaring64.BitmapOf(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, table, &Commit{Remove: files[:1]})
+	mustCommit(t, table, &Commit{Remove: files[1:2]})
+	mustCommit(t, table, &Commit{Remove: files[2:], Add: []*File{files[2].WithVector(vectors[0])}})
+	values := regexp.MustCompile(`("remove":\{[^\n]*?),"partitionValues":\{[^}]*\}`)
+	for v := Version(4); v <= 6; v++ {
+		b, err := st.Get(t.Context(), commitName(v))
+		if err != nil || !values.Match(b) {
+			t.Fatalf("%s: %v", b, err)
+		}
+		if err := st.Put(t.Context(), commitName(v), values.ReplaceAll(b, []byte("$1"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for b, err := range mustOpen(t, st).Changes(t.Context(), 4, 6, ReadOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for row := range b.Rows() {
+			got = append(got, fmt.Sprint(b.Cols[0].I64[row], string(b.Cols[1].At(row)), " ", string(b.Column(ColumnChangeType).At(row))))
+		}
+	}
+	if want := "[0a delete 1a delete 10b delete 11b delete 21c delete]"; fmt.Sprint(got) != want {
+		t.Fatalf("changes %v, want %s", got, want)
+	}
 }
 
 func TestChangesOfVersionsWithoutAFeedAreRefused(t *testing.T) {

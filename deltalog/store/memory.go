@@ -31,7 +31,7 @@ type object struct {
 	mod   time.Time
 }
 
-// NewMemory returns an empty
+// NewMemory returns an empty store.
 func NewMemory() *Memory {
 	return &Memory{shared: &objects{byName: map[string]object{}}}
 }
