@@ -26,8 +26,7 @@ func (d *database) handle(ctx workflow.Context) error {
 		for ctx.Err() == nil {
 			s := workflow.NewSelector(ctx)
 			d.signals(ctx, s, new(int))
-			s.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {})
-			s.Select(ctx)
+			s.Select(ctx) // it ends with the workflow, which nothing else waits for
 		}
 	})
 	return errors.Join(
