@@ -110,9 +110,9 @@ func (a *Activities) topic(db *fleet.Database) topic.Topic {
 
 // epoch finds the generation of the slot to use. The first preparation adopts
 // a slot of ours that is there, if it was read into this topic; where there is
-// none it begins a generation later than any that the topic or the lake has seen. Later preparations insist
-// on theirs: a slot that is gone has lost changes. fresh tells that the slot is
-// yet to be made.
+// none it begins a generation later than any that the topic or the lake has
+// seen. Later preparations insist on theirs: a slot that is gone has lost
+// changes. fresh tells that the slot is yet to be made.
 func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (epoch uint32, fresh bool, err error) {
 	if in.Epoch > 0 {
 		if _, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch)); err != nil {
@@ -262,9 +262,10 @@ func (a *Activities) describe(ctx context.Context, db *fleet.Database, epoch uin
 			// Rows may have come or gone that no change tells of.
 			info.Phase = string(lake.Waiting)
 		default:
-			if info.Phase = string(state.Phase); was.Filled(ground, t) != "" {
+			info.Phase = string(state.Phase)
+			if how := was.Filled(ground, t); how != "" {
 				info.Phase = string(lake.Waiting)
-				err := fmt.Errorf("%s: %s: %w", t, was.Filled(ground, t), lake.ErrSchemaIncompatible)
+				err := fmt.Errorf("%s: %s: %w", t, how, lake.ErrSchemaIncompatible)
 				f := Classify(err)
 				info.Reason = &f.Reason
 				info.Reason.Since = since
