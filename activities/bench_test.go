@@ -128,7 +128,7 @@ func newSite(b testing.TB, memory int64) *bench {
 	execute(b, pg.URL("postgres"), "CREATE DATABASE "+name)
 	b.Setenv("BENCH_PASSWORD", pg.Password)
 	x.db = fleet.Database{
-		Name: name, Region: "bench", Pool: "default", Tables: []string{"public.*"}, Freshness: time.Second, HeartbeatTimeout: 30 * time.Second,
+		Name: name, Region: "bench", Pool: "default", Tables: []string{"public.*"}, Options: fleet.Options{Freshness: new(time.Second)}, HeartbeatTimeout: 30 * time.Second,
 		URL:      fmt.Sprintf("postgres://%s@%s:%d/%s?sslmode=disable", pg.User, pg.Host, pg.Port, name),
 		Password: "env:BENCH_PASSWORD", Lake: "file://" + b.TempDir(), AllowInsecure: true,
 		Topic: fleet.Topic{Name: "bench." + name, Partitions: 6, Replication: 1, MinInSync: 1, Retention: time.Hour},

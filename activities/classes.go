@@ -84,8 +84,8 @@ var classes = []class{
 	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: " + again},
 	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: " + again},
 	{topic.ErrUnreachable, "KAFKA_UNREACHABLE", retry, true, "check that the brokers run and that the worker can reach them"},
-	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (columns: {schema.table.column: string}) and apply it"},
-	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct columns: in the fleet file, then: millrace apply"},
+	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (casts: {column: string} in a rule for the table) and apply it"},
+	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct casts: in the fleet file, then: millrace apply"},
 	{change.ErrTuple, "MALFORMED_VALUE", park, false, "report this: the source sent a row that is none"},
 	{pgtype.ErrMalformed, "MALFORMED_VALUE", park, false, "report this: the source sent a value that its type does not have"},
 	{batch.ErrOrder, "HISTORY_DISORDER", park, false, "millrace resume {db}"},
@@ -151,7 +151,7 @@ func remedy(err error, c *class) string {
 	var value *batch.ConvertError
 	switch {
 	case errors.As(err, &value) && errors.Is(err, pgtype.ErrUnrepresentable):
-		return fmt.Sprintf("correct the value at the source, or read the column as text: columns: {%s.%s: string} under {db}: in the fleet file; then: millrace apply", value.Table, value.Column)
+		return fmt.Sprintf("correct the value at the source, or read the column as text: rules: [{tables: %s, casts: {%s: string}}] under {db}: in the fleet file; then: millrace apply", value.Table, value.Column)
 	case errors.As(err, &source) && source.Code == "SLOT_FOREIGN":
 		return source.Remedy + "\nthen: " + again
 	case errors.As(err, &source) && source.Remedy != "" && c.act != park:

@@ -694,7 +694,7 @@ func renamed(was string, now *change.Table) *Reason {
 
 // schedule seals what is due and starts jobs.
 func (c *committer) schedule(now time.Time) error {
-	due := c.in.DB.Freshness * 6 / 10
+	due := c.in.DB.Defaults().Freshness * 6 / 10
 	for _, m := range c.tables {
 		if m.parked != nil {
 			continue

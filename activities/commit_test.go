@@ -23,7 +23,7 @@ const patience = time.Minute
 func newTestSite(t *testing.T, memory int64, ddl ...string) *bench {
 	t.Helper()
 	x := newSite(t, memory)
-	x.db.Freshness = 200 * time.Millisecond
+	x.db.Freshness = new(200 * time.Millisecond)
 	x.exec(ddl...)
 	x.prepare()
 	x.copied()
@@ -130,7 +130,7 @@ func TestATransactionLargerThanMemoryBecomesVisibleInOneCommit(t *testing.T) {
 		"CREATE TABLE three (a int, v text); ALTER TABLE three REPLICA IDENTITY FULL",
 	}
 	x := newTestSite(t, 2<<20, tables...)
-	x.db.Freshness = 50 * time.Millisecond
+	x.db.Freshness = new(50 * time.Millisecond)
 	defer x.capture()()
 	lane := x.commitLane(nil)
 	x.caughtUp()
@@ -171,7 +171,7 @@ func TestALaneStoppedAtAnyPointAppliesEveryChangeOnce(t *testing.T) {
 		"CREATE TABLE keyed (id int PRIMARY KEY, v text, n int)",
 		"CREATE TABLE bag (a int, v text); ALTER TABLE bag REPLICA IDENTITY FULL",
 		"CREATE TABLE log (a int, v text)")
-	x.db.Freshness = 20 * time.Millisecond
+	x.db.Freshness = new(20 * time.Millisecond)
 	defer x.capture()()
 	written := make(chan struct{})
 	go func() {
@@ -260,7 +260,7 @@ func TestAHintThatIsTooFarAheadRewinds(t *testing.T) {
 
 func TestARecordThatIsMissingParksTheTableUntilItIsCopiedAgain(t *testing.T) {
 	x := newSite(t, 32<<20)
-	x.db.Freshness = 50 * time.Millisecond
+	x.db.Freshness = new(50 * time.Millisecond)
 	small := x.a.topic(&x.db)
 	small.MaxMessageBytes = 1 << 17
 	if err := x.a.kafka.Ensure(context.Background(), small); err != nil {
@@ -332,7 +332,7 @@ func TestAValueThatACopySupersededParksNoLaterRun(t *testing.T) {
 
 func TestMarkersAreToldOnlyWhenEverythingBeforeIsReadable(t *testing.T) {
 	x := newTestSite(t, 32<<20, "CREATE TABLE a (id int PRIMARY KEY, v text)", "CREATE TABLE b (id int PRIMARY KEY, v text)")
-	x.db.Freshness = time.Hour // nothing but markers brings changes home
+	x.db.Freshness = new(time.Hour) // nothing but markers brings changes home
 	defer x.capture()()
 	lane := x.commitLane(nil)
 	for i := range 5 {

@@ -141,7 +141,7 @@ func (a *Activities) CopyChunk(ctx context.Context, in ChunkInput) (ChunkResult,
 	if err != nil {
 		return out, err
 	}
-	casts := in.DB.Casts(t.Schema, t.Name)
+	casts := in.DB.Table(t.Schema, t.Name).Casts
 	asText := make([]bool, len(t.Columns))
 	for i := range t.Columns {
 		mapping, err := pgtype.For(t.Columns[i], casts[t.Columns[i].Name])

@@ -124,7 +124,7 @@ func (m *mirrored) open(ctx context.Context, l *lake.Lake, db *fleet.Database) e
 	if m.mirror != nil {
 		return nil
 	}
-	mirror, err := l.Mirror(ctx, m.table, lake.MirrorOptions{Casts: db.Casts(m.table.Schema, m.table.Name)})
+	mirror, err := l.Mirror(ctx, m.table, lake.MirrorOptions{Casts: db.Table(m.table.Schema, m.table.Name).Casts})
 	if err != nil {
 		return err
 	}

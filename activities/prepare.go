@@ -154,7 +154,7 @@ func (a *Activities) mirror(ctx context.Context, db *fleet.Database, t *change.T
 	if err != nil {
 		return nil, err
 	}
-	return l.Mirror(ctx, t, lake.MirrorOptions{Casts: db.Casts(t.Schema, t.Name)})
+	return l.Mirror(ctx, t, lake.MirrorOptions{Casts: db.Table(t.Schema, t.Name).Casts})
 }
 
 // slotEpochs lists the generations of which the source has a slot of ours.

@@ -31,7 +31,7 @@ func aReport() *control.Report {
 						Name: "public.prices", Phase: workflows.Parked, History: "file:///lake/shop/public/prices/history",
 						Reason: &control.Reason{
 							Code: "UNREPRESENTABLE", Message: "column valid_until holds an infinite date, in the row with key id",
-							Remedy: "columns: {public.prices.valid_until: string}\nmillrace apply shop", Since: noon.Add(-90 * time.Minute).Format(time.RFC3339),
+							Remedy: "rules: [{tables: public.prices, casts: {valid_until: string}}]\nmillrace apply shop", Since: noon.Add(-90 * time.Minute).Format(time.RFC3339),
 						},
 					},
 				},

@@ -14,7 +14,7 @@ const module = "github.com/millrace-io/millrace/"
 var arrows = map[string][]string{
 	"activities/change":                {},
 	"activities/fleet":                 {},
-	"activities/internal/pgsource/...": {"activities/change", "activities/internal/pgsource/..."},
+	"activities/internal/pgsource/...": {"activities/change", "activities/fleet", "activities/internal/pgsource/..."},
 	"activities/internal/topic/...":    {"activities/change"},
 	"activities/internal/lake/pgtype":  {"activities/change", "deltalog/..."},
 	"activities/internal/batch/...":    {"activities/change", "activities/internal/lake/pgtype", "deltalog/..."},

@@ -161,7 +161,7 @@ func TestACopyGoesOnUnderAConfigurationThatDoesNotConcernIt(t *testing.T) {
 	more, cast := shop, shop
 	more.Tables = []string{"public.*", "audit.*"}
 	cast.Tables = more.Tables
-	cast.Columns = []fleet.Cast{{Schema: "public", Table: "b", Column: "c", Type: "string"}}
+	cast.Rules = []fleet.Rule{{Tables: []string{"public.b"}, Options: fleet.Options{Casts: map[string]string{"c": "string"}}}}
 	w.at(time.Second, func() { w.signal(workflows.Apply, workflows.ApplyInput{Config: more}) })
 	w.at(2*time.Second, func() {
 		if b := w.table("public.b"); b.Phase != workflows.Copying || len(*started) != 1 {
@@ -174,7 +174,7 @@ func TestACopyGoesOnUnderAConfigurationThatDoesNotConcernIt(t *testing.T) {
 		}})
 	})
 	w.at(time.Minute, func() {
-		if b := w.table("public.b"); b.Phase != workflows.Copying || len(*started) != 2 || len((*started)[1].Config.Columns) != 1 {
+		if b := w.table("public.b"); b.Phase != workflows.Copying || len(*started) != 2 || len((*started)[1].Config.Rules) != 1 {
 			t.Errorf("table %+v, copies %+v", b, *started)
 		}
 		w.remove()

@@ -217,7 +217,7 @@ func TestALaneThatLosesWorkersIsSoonTriedAgain(t *testing.T) {
 func TestAnAppliedConfigurationReachesTheLanes(t *testing.T) {
 	w := newWorld(t)
 	cast := shop
-	cast.Columns = []fleet.Cast{{Schema: "public", Table: "a", Column: "c", Type: "string"}}
+	cast.Rules = []fleet.Rule{{Tables: []string{"public.a"}, Options: fleet.Options{Casts: map[string]string{"c": "string"}}}}
 	var applied *request[workflows.Accepted]
 	w.at(time.Second, func() { applied = ask[workflows.Accepted](w, workflows.Apply, "1", workflows.ApplyInput{Config: cast}) })
 	w.at(2*time.Second, func() {
@@ -228,10 +228,10 @@ func TestAnAppliedConfigurationReachesTheLanes(t *testing.T) {
 		if n := len(w.of("Prepare")); n != 2 {
 			t.Errorf("prepared %d times", n)
 		}
-		if in := last[activities.CommitInput](w); len(in.DB.Columns) != 1 {
+		if in := last[activities.CommitInput](w); len(in.DB.Rules) != 1 {
 			t.Errorf("commit by %+v", in.DB)
 		}
-		if in := last[activities.CaptureInput](w); len(in.DB.Columns) != 1 {
+		if in := last[activities.CaptureInput](w); len(in.DB.Rules) != 1 {
 			t.Errorf("capture by %+v", in.DB)
 		}
 		applied = ask[workflows.Accepted](w, workflows.Apply, "2", workflows.ApplyInput{Config: cast})
@@ -332,12 +332,12 @@ func TestAPauseBeforeTheFirstPreparationStartsNothing(t *testing.T) {
 func TestANewConfigurationWhilePausedRestartsCaptureAlone(t *testing.T) {
 	w := newWorld(t)
 	fresh := shop
-	fresh.Freshness = 7 * time.Second
+	fresh.Freshness = new(7 * time.Second)
 	w.at(time.Second, func() { w.signal(workflows.Pause, workflows.PauseInput{}) })
 	w.at(2*time.Second, func() { w.signal(workflows.Apply, workflows.ApplyInput{Config: fresh}) })
 	w.at(3*time.Second, func() {
 		w.phase(workflows.Paused, "")
-		if in := last[activities.CaptureInput](w); in.DB.Freshness != fresh.Freshness || len(w.of("Commit")) != 1 || len(w.of("Prepare")) != 1 {
+		if in := last[activities.CaptureInput](w); *in.DB.Freshness != *fresh.Freshness || len(w.of("Commit")) != 1 || len(w.of("Prepare")) != 1 {
 			t.Errorf("capture by %+v", in.DB)
 		}
 		w.remove()

@@ -395,8 +395,19 @@ func same(a, b fleet.Database) bool {
 }
 
 // copiesAlike tells whether a copy that runs under one configuration may go on
-// under the other: they differ at most in what is mirrored and how fresh.
+// under the other: they differ at most in what is mirrored, how fresh, and how
+// much WAL may wait for it.
 func copiesAlike(a, b fleet.Database) bool {
-	a.Tables, a.Freshness = b.Tables, b.Freshness
-	return same(a, b)
+	return same(copied(a), copied(b))
+}
+
+// copied is what a copy does not do without.
+func copied(db fleet.Database) fleet.Database {
+	db.Tables, db.Freshness, db.WALBudget, db.OnWALBudget = nil, nil, 0, ""
+	db.Rules = slices.Clone(db.Rules)
+	for i := range db.Rules {
+		db.Rules[i].Freshness = nil
+	}
+	db.Rules = slices.DeleteFunc(db.Rules, func(r fleet.Rule) bool { return r.Empty() })
+	return db
 }

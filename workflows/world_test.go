@@ -30,7 +30,7 @@ const shopID = "millrace/local/shop"
 
 var shop = fleet.Database{
 	Name: "shop", Region: "local", Pool: "default", URL: "postgres://m@127.0.0.1/shop?sslmode=disable",
-	Tables: []string{"public.*"}, Freshness: time.Second, HeartbeatTimeout: 3 * time.Second, Lake: "file:///lake",
+	Tables: []string{"public.*"}, Options: fleet.Options{Freshness: new(time.Second)}, HeartbeatTimeout: 3 * time.Second, Lake: "file:///lake",
 	Topic: fleet.Topic{Name: "millrace.shop", Partitions: 2, Replication: 1, MinInSync: 1, Retention: time.Hour},
 }
 

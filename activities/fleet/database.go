@@ -26,10 +26,17 @@ type Database struct {
 	// characters; those that begin with ! exclude. The last pattern that fits a
 	// table decides whether it is mirrored.
 	Tables []string `json:"tables"`
-	// Columns are the casts of single columns.
-	Columns []Cast `json:"columns,omitempty"`
-	// Freshness is how late a change may become visible in the lake. Default: 5s.
-	Freshness time.Duration `json:"freshness"`
+	// Options hold for every table of which no rule says otherwise: what the
+	// file's defaults say, with what the database says over it.
+	Options
+	// Rules say what holds for some tables. Of those that fit a table and set a
+	// key the last decides.
+	Rules []Rule `json:"rules,omitempty"`
+	// WALBudget is how much WAL the slot may hold, in bytes; 0 for no limit.
+	WALBudget int64 `json:"wal_budget,omitempty"`
+	// OnWALBudget is what is done at last where the budget does not suffice.
+	// Default: OnBudgetPark.
+	OnWALBudget BudgetAct `json:"on_wal_budget"`
 	// HeartbeatTimeout is that of the file's temporal section.
 	HeartbeatTimeout time.Duration `json:"heartbeat_timeout"`
 	// Lake is the file's lake, without a trailing slash.
@@ -38,7 +45,23 @@ type Database struct {
 	Topic Topic `json:"topic"`
 	// AllowInsecure is that of the file.
 	AllowInsecure bool `json:"allow_insecure,omitempty"`
+
+	// source tells where the file says what; nil where the configuration did not
+	// come from a file.
+	source *source
 }
+
+// BudgetAct is what is done at last where a budget of WAL does not suffice.
+type BudgetAct string
+
+// The acts.
+const (
+	// OnBudgetPark keeps the slot.
+	OnBudgetPark BudgetAct = "park"
+	// OnBudgetDropSlot drops the slot, so that the source's disk cannot fill up;
+	// every table is then copied anew.
+	OnBudgetDropSlot BudgetAct = "drop_slot"
+)
 
 // Topic is the Kafka topic of one database.
 type Topic struct {
@@ -47,34 +70,6 @@ type Topic struct {
 	Replication int           `json:"replication"`
 	MinInSync   int           `json:"min_insync"`
 	Retention   time.Duration `json:"retention"`
-}
-
-// Cast gives one column another Delta type than the one its PostgreSQL type
-// maps to. The names are PostgreSQL's, unquoted.
-type Cast struct {
-	Schema string `json:"schema"`
-	Table  string `json:"table"`
-	Column string `json:"column"`
-	// Type is one of [CastTypes].
-	Type string `json:"type"`
-}
-
-// CastTypes are the types that a column can be cast to.
-var CastTypes = []string{"string"}
-
-// Casts returns the casts of one table, by column. It is nil where there are
-// none.
-func (d *Database) Casts(schema, table string) map[string]string {
-	var m map[string]string
-	for _, c := range d.Columns {
-		if c.Schema == schema && c.Table == table {
-			if m == nil {
-				m = make(map[string]string)
-			}
-			m[c.Column] = c.Type
-		}
-	}
-	return m
 }
 
 // errIdentifier is the class of faults in dotted names.

@@ -102,7 +102,12 @@ func Load(path string) (*File, error) {
 // Parse validates the contents of a fleet file. The name is used in messages
 // alone. Faults are returned together as [Faults].
 func Parse(name string, b []byte) (*File, error) {
-	r := newReader(filepath.Base(name), b)
+	return parse(name, b, unsupported)
+}
+
+// parse refuses the keys that are unsupported.
+func parse(name string, b []byte, unsupported []string) (*File, error) {
+	r := newReader(filepath.Base(name), b, unsupported)
 	file := r.file()
 	if err := r.err(); err != nil {
 		return nil, err

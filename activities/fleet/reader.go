@@ -24,6 +24,8 @@ type reader struct {
 	anchors map[string]ast.Node
 	places  map[string]*token.Token // of keys, by path
 	faults  Faults
+	// unsupported are the keys to refuse; see the variable of that name.
+	unsupported []string
 }
 
 // field is a key that a mapping may have.
@@ -32,13 +34,15 @@ type field struct {
 	read func(path string, n ast.Node)
 }
 
-func newReader(name string, b []byte) *reader {
+func newReader(name string, b []byte, unsupported []string) *reader {
 	r := &reader{
 		name:    name,
 		source:  string(b),
 		lines:   quotable(b),
 		anchors: make(map[string]ast.Node),
 		places:  make(map[string]*token.Token),
+
+		unsupported: unsupported,
 	}
 	r.parse(b)
 	return r
@@ -186,7 +190,7 @@ func glued(n ast.Node) (string, bool) {
 }
 
 // entries calls each with the keys and values of a mapping, except those whose
-// key comes twice. A missing value is nil. It tells whether n is a mapping.
+// key comes twice. A missing value is nil; null is one. It tells whether n is a mapping.
 func (r *reader) entries(path string, n ast.Node, each func(key string, at *token.Token, value ast.Node)) bool {
 	var values []*ast.MappingValueNode
 	switch v := r.resolve(n).(type) {
@@ -210,7 +214,7 @@ func (r *reader) entries(path string, n ast.Node, each func(key string, at *toke
 			continue
 		}
 		seen[key] = at.Position.Line
-		if _, ok := v.Value.(*ast.NullNode); ok || v.Value == nil {
+		if null, ok := v.Value.(*ast.NullNode); v.Value == nil || ok && null.GetToken().Type == token.ImplicitNullType {
 			r.places[join(path, key)] = at
 			each(key, at, nil)
 			continue
@@ -220,10 +224,12 @@ func (r *reader) entries(path string, n ast.Node, each func(key string, at *toke
 	return true
 }
 
-// object reads a mapping with known keys. It tells whether n is a mapping.
-func (r *reader) object(path string, n ast.Node, fields []field) bool {
+// object reads a mapping with known keys, of which some are known to be refused.
+// It tells whether n is a mapping.
+func (r *reader) object(path string, n ast.Node, fields []field, refused ...field) bool {
 	return r.entries(path, n, func(key string, at *token.Token, value ast.Node) {
-		i := slices.IndexFunc(fields, func(f field) bool { return f.key == key })
+		all := append(slices.Clip(fields), refused...)
+		i := slices.IndexFunc(all, func(f field) bool { return f.key == key })
 		if i < 0 {
 			keys := make([]string, len(fields))
 			for i := range fields {
@@ -240,7 +246,7 @@ func (r *reader) object(path string, n ast.Node, fields []field) bool {
 			return
 		}
 		r.places[p] = value.GetToken()
-		fields[i].read(p, value)
+		all[i].read(p, value)
 	})
 }
 

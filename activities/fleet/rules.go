@@ -25,12 +25,6 @@ var (
 	topicPrefix  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 )
 
-// defaults are what databases share.
-type defaults struct {
-	freshness time.Duration
-	pool      string
-}
-
 // file reads the whole file. What it returns counts only where no fault was
 // noted.
 func (r *reader) file() *File {
@@ -42,7 +36,7 @@ func (r *reader) file() *File {
 	if r.doc == nil {
 		return f
 	}
-	shared := defaults{freshness: 5 * time.Second, pool: "default"}
+	shared := Database{Pool: "default", OnWALBudget: OnBudgetPark}
 	var databases ast.Node
 	if !r.object("", r.doc, []field{
 		{"region", r.named(&f.Region, regionName, "lower-case letters, digits and -, at most 32")},
@@ -50,7 +44,7 @@ func (r *reader) file() *File {
 		{"kafka", func(p string, n ast.Node) { r.kafka(p, n, &f.Kafka) }},
 		{"allow_insecure", r.flag(&f.AllowInsecure)},
 		{"lake", r.lake(&f.Lake)},
-		{"defaults", func(p string, n ast.Node) { r.defaults(p, n, &shared) }},
+		{"defaults", func(p string, n ast.Node) { r.object(p, n, r.shared("", &shared)) }},
 		{"databases", func(_ string, n ast.Node) { databases = n }},
 	}) {
 		return f
@@ -64,7 +58,7 @@ func (r *reader) file() *File {
 	r.security(f)
 	// Databases take defaults from sections that may stand below them.
 	if databases != nil {
-		r.databases("databases", databases, f, shared)
+		r.databases("databases", databases, f, &shared)
 	}
 	return f
 }
@@ -106,17 +100,6 @@ func (r *reader) kafka(p string, n ast.Node, k *Kafka) {
 // faulty tells whether a fault was noted for path or something in it.
 func (r *reader) faulty(path string) bool {
 	return slices.ContainsFunc(r.faults, func(f *Fault) bool { return strings.HasPrefix(f.Path, path) })
-}
-
-func (r *reader) defaults(p string, n ast.Node, d *defaults) {
-	r.object(p, n, []field{
-		{"freshness", r.freshness(&d.freshness)},
-		{"pool", r.pool(&d.pool)},
-	})
-}
-
-func (r *reader) freshness(into *time.Duration) func(string, ast.Node) {
-	return r.duration(into, 100*time.Millisecond, 24*time.Hour)
 }
 
 func (r *reader) pool(into *string) func(string, ast.Node) {
@@ -300,7 +283,7 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-func (r *reader) databases(p string, n ast.Node, f *File, shared defaults) {
+func (r *reader) databases(p string, n ast.Node, f *File, shared *Database) {
 	slots := make(map[string]string)
 	r.entries(p, n, func(name string, at *token.Token, value ast.Node) {
 		dp := join(p, name)
@@ -330,29 +313,25 @@ func (r *reader) databases(p string, n ast.Node, f *File, shared defaults) {
 	})
 }
 
-func (r *reader) database(p string, n ast.Node, f *File, shared defaults) Database {
-	d := Database{
-		Region:           f.Region,
-		Pool:             shared.pool,
-		Freshness:        shared.freshness,
-		HeartbeatTimeout: f.Temporal.HeartbeatTimeout,
-		Lake:             f.Lake,
-		AllowInsecure:    f.AllowInsecure,
-		Topic: Topic{
-			Partitions:  f.Kafka.Partitions,
-			Replication: f.Kafka.Replication,
-			MinInSync:   f.Kafka.MinInSync,
-			Retention:   f.Kafka.Retention,
-		},
+func (r *reader) database(p string, n ast.Node, f *File, shared *Database) Database {
+	d := *shared
+	d.Casts = maps.Clone(shared.Casts)
+	d.Region, d.HeartbeatTimeout, d.Lake, d.AllowInsecure = f.Region, f.Temporal.HeartbeatTimeout, f.Lake, f.AllowInsecure
+	d.Topic = Topic{
+		Partitions:  f.Kafka.Partitions,
+		Replication: f.Kafka.Replication,
+		MinInSync:   f.Kafka.MinInSync,
+		Retention:   f.Kafka.Retention,
 	}
-	r.object(p, n, []field{
+	r.object(p, n, slices.Concat([]field{
 		{"url", func(p string, n ast.Node) { r.url(p, n, &d.URL, f.AllowInsecure) }},
 		{"password", r.secret(&d.Password)},
 		{"tables", r.patterns(&d.Tables)},
-		{"columns", func(p string, n ast.Node) { r.casts(p, n, &d.Columns) }},
-		{"freshness", r.freshness(&d.Freshness)},
-		{"pool", r.pool(&d.Pool)},
-	})
+	}, r.shared("", &d), []field{
+		{"rules", func(p string, n ast.Node) { r.rules(p, n, &d.Rules) }},
+	}))
+	d.Casts = castOver(nil, d.Casts)
+	d.source = r.sourceOf(p, &d)
 	if !r.given(join(p, "url")) {
 		r.faultAt(join(p, "url"), "missing; such as url: postgres://millrace@db.example.com:5432/shop")
 	}
@@ -401,46 +380,13 @@ func (r *reader) patterns(into *[]string) func(string, ast.Node) {
 				return
 			}
 			positive = positive || !strings.HasPrefix(s, "!")
+			r.places[p] = at
 			*into = append(*into, s)
 		})(p, n)
 		if len(r.faults) == before && !positive {
-			r.fault(p, n.GetToken(), "no pattern says which tables to mirror; such as [\"public.*\"]")
+			r.fault(p, n.GetToken(), "no pattern chooses a table; such as [\"public.*\"]")
 		}
 	}
-}
-
-// casts reads the types of single columns.
-func (r *reader) casts(p string, n ast.Node, into *[]Cast) {
-	r.entries(p, n, func(key string, at *token.Token, value ast.Node) {
-		parts, err := splitName(key)
-		if err != nil || len(parts) != 3 {
-			r.fault(p, at, "%q is not the name of a column; write schema.table.column", key)
-			return
-		}
-		kp := join(p, key)
-		if value == nil {
-			r.fault(kp, at, "the value is missing; the valid type is %q", CastTypes[0])
-			return
-		}
-		var to string
-		before := len(r.faults)
-		r.text(&to)(kp, value)
-		if len(r.faults) > before {
-			return
-		}
-		if !slices.Contains(CastTypes, to) {
-			r.fault(kp, value.GetToken(), "a column cannot be cast to %q; the nearest valid type is %q", to, nearest(to, CastTypes))
-			return
-		}
-		c := Cast{Schema: parts[0], Table: parts[1], Column: parts[2], Type: to}
-		if slices.ContainsFunc(*into, func(o Cast) bool {
-			return o.Schema == c.Schema && o.Table == c.Table && o.Column == c.Column
-		}) {
-			r.fault(kp, at, "duplicate: this column is already cast")
-			return
-		}
-		*into = append(*into, c)
-	})
 }
 
 // urlParams are the parameters that a source's url may have.

@@ -74,7 +74,7 @@ func TestValuesThatDoNotFitParkTheirTableAlone(t *testing.T) {
 		if strings.Contains(r.Message+r.Remedy, "secretland") || len(u.in) > 8 && strings.Contains(r.Message+r.Remedy, u.in) {
 			t.Errorf("%s: a value in the reason: %s", name, r.Message)
 		}
-		if !strings.Contains(r.Remedy, name+".v: string") {
+		if !strings.Contains(r.Remedy, "tables: "+name+", casts: {v: string}") {
 			t.Errorf("%s: the remedy does not give the cast: %s", name, r.Remedy)
 		}
 	}
@@ -85,16 +85,16 @@ func TestValuesThatDoNotFitParkTheirTableAlone(t *testing.T) {
 	// The remedies, as they are given: a cast for the most, and for some the value
 	// is corrected at the source.
 	corrected := func(i int) bool { return i%6 >= 4 }
-	var columns strings.Builder
-	columns.WriteString("columns:\n")
+	var rules strings.Builder
+	rules.WriteString("rules:\n")
 	for i, u := range unfitting {
 		if corrected(i) {
 			src.exec(fmt.Sprintf(`UPDATE %s SET v = NULL WHERE n = 2`, u.name))
 		} else {
-			fmt.Fprintf(&columns, "  public.%s.v: string\n", u.name)
+			fmt.Fprintf(&rules, "- {tables: public.%s, casts: {v: string}}\n", u.name)
 		}
 	}
-	s.change(src.name, func(d *database) { d.extra = columns.String() })
+	s.change(src.name, func(d *database) { d.extra = rules.String() })
 	s.must("apply")
 	s.must("wait", src.name, "--until", "live", "--timeout", "120s")
 	for i, u := range unfitting {

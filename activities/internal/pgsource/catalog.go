@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/millrace-io/millrace/activities/change"
+	"github.com/millrace-io/millrace/activities/fleet"
 )
 
 // Tables lists the tables that patterns choose: ordinary ones, and partitioned
@@ -25,7 +26,7 @@ func (d *DB) Tables(ctx context.Context, patterns []string) ([]*change.Table, []
 	var chosen []*relation
 	var problems []Problem
 	for _, r := range all {
-		if !matches(patterns, r.schema, r.name) {
+		if !fleet.Matches(patterns, r.schema, r.name) {
 			continue
 		}
 		if p, refused := r.refuse(); refused {

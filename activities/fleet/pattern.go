@@ -1,23 +1,26 @@
-package pgsource
+package fleet
 
 import "strings"
 
-// matches tells whether the table schema.name is chosen by patterns such as
+// Matches tells whether the table schema.name is chosen by patterns such as
 // public.* and !public.audit_*: the last pattern that fits decides. In a pattern
 // * stands for any run of characters and ? for one. Tables of the system are
-// never chosen.
-func matches(patterns []string, schema, name string) bool {
-	if system(schema) {
-		return false
-	}
-	chosen := false
-	for _, p := range patterns {
-		p, excluded := strings.CutPrefix(p, "!")
+// never chosen. Patterns of another form fit nothing.
+func Matches(patterns []string, schema, name string) bool {
+	at, chosen := decides(patterns, schema, name)
+	return at >= 0 && chosen && !system(schema)
+}
+
+// decides returns the last pattern that fits a table, and whether it chooses
+// it; -1 where none does.
+func decides(patterns []string, schema, name string) (at int, chosen bool) {
+	for i := len(patterns) - 1; i >= 0; i-- {
+		p, excluded := strings.CutPrefix(patterns[i], "!")
 		if fits(p, schema, name) {
-			chosen = !excluded
+			return i, !excluded
 		}
 	}
-	return chosen
+	return -1, false
 }
 
 // system tells that a schema belongs to PostgreSQL or to an extension of it

@@ -1,4 +1,4 @@
-package pgsource
+package fleet
 
 import (
 	"strings"
@@ -47,7 +47,7 @@ func TestPatterns(t *testing.T) {
 		{"", "public", "orders", false},
 		{"public.***", "public", "", true},
 	} {
-		if got := matches(strings.Split(c.patterns, ","), c.schema, c.name); got != c.want {
+		if got := Matches(strings.Split(c.patterns, ","), c.schema, c.name); got != c.want {
 			t.Errorf("%s on %s.%s: %t", c.patterns, c.schema, c.name, got)
 		}
 	}
@@ -55,7 +55,7 @@ func TestPatterns(t *testing.T) {
 
 func TestManyStarsStayFast(t *testing.T) {
 	pattern := "public." + strings.Repeat("*a", 200)
-	if matches([]string{pattern}, "public", strings.Repeat("a", 10_000)+"b") {
+	if Matches([]string{pattern}, "public", strings.Repeat("a", 10_000)+"b") {
 		t.Error("matches a name that ends otherwise")
 	}
 }
