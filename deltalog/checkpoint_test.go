@@ -18,7 +18,7 @@ func TestCheckpointIsDueAfterAHundredCommits(t *testing.T) {
 		interval string
 		want     Version
 	}{{"", 100}, {"10", 10}, {"nonsense", 100}} {
-		st, ops := counted(storetest.NewMemory())
+		st, ops := counted(store.NewMemory())
 		o := CreateOptions{Schema: idName(), Properties: map[string]string{}}
 		if c.interval != "" {
 			o.Properties[PropertyCheckpointInterval] = c.interval
@@ -50,7 +50,7 @@ func TestCheckpointIsDueAfterAHundredCommits(t *testing.T) {
 }
 
 func TestCheckpointIsDueAfterLargeCommits(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	large := strings.Repeat("x", checkpointLogBytes/checkpointFewest+1)
 	for range checkpointFewest {
 		if table.CheckpointDue() {
@@ -79,7 +79,7 @@ func tombstonesOf(t *testing.T, st store.Store, v Version) []string {
 }
 
 func TestCheckpointsRememberRemovedFilesForTheirTime(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	clock := time.Now()
 	table.now = func() time.Time { return clock }
@@ -118,7 +118,7 @@ func TestCheckpointsRememberRemovedFilesForTheirTime(t *testing.T) {
 }
 
 func TestCheckpointOfAnotherWriterIsSuccess(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	ours := newTestTable(t, st)
 	mustCommit(t, ours, &Commit{Operation: "WRITE", Add: []*File{fakeFile("a", 1)}})
 	if err := mustOpen(t, st).Checkpoint(t.Context()); err != nil {
@@ -133,7 +133,7 @@ func TestCheckpointOfAnotherWriterIsSuccess(t *testing.T) {
 }
 
 func TestHintNeverGoesBack(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	slow := newTestTable(t, st)
 	fast := mustOpen(t, st)
 	for range 3 {
@@ -154,7 +154,7 @@ func TestFailedCheckpointHarmsNothing(t *testing.T) {
 	for _, op := range []storetest.Op{storetest.Create, storetest.Commit, storetest.OpenRange, storetest.Put} {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprint(op, " after ", after), func(t *testing.T) {
-				st := storetest.NewMemory()
+				st := store.NewMemory()
 				fault := func(o storetest.Op, name string) error {
 					if o == op && strings.HasPrefix(name, logDir) {
 						return errLostReply
@@ -185,7 +185,7 @@ func TestFailedCheckpointHarmsNothing(t *testing.T) {
 }
 
 func TestOpeningReadsTheCheckpointAndWhatFollows(t *testing.T) {
-	mem := storetest.NewMemory()
+	mem := store.NewMemory()
 	table := newTestTable(t, mem)
 	for i := range 30 {
 		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("f", i), 1)}})
@@ -207,7 +207,7 @@ func TestOpeningReadsTheCheckpointAndWhatFollows(t *testing.T) {
 }
 
 func TestCheckpointsOfManyPartsCountWhenComplete(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	put := func(name string) {
 		if err := st.PutIfAbsent(t.Context(), logDir+name, nil); err != nil {
 			t.Fatal(err)
@@ -262,7 +262,7 @@ func TestIntervalsOfProperties(t *testing.T) {
 }
 
 func TestCheckpointStopsWithItsContext(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	mustCommit(t, table, &Commit{Operation: "WRITE"})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -274,7 +274,7 @@ func TestCheckpointStopsWithItsContext(t *testing.T) {
 func BenchmarkCommit(b *testing.B) {
 	for _, files := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprint(files, " files"), func(b *testing.B) {
-			table := newTestTable(b, storetest.NewMemory())
+			table := newTestTable(b, store.NewMemory())
 			c := &Commit{Operation: "WRITE"}
 			for i := range files {
 				c.Add = append(c.Add, fakeFile(fmt.Sprintf("part-%06d-0f0e-4c1d-9b8a-000000000000.parquet", i*7919%files), 100))
@@ -305,7 +305,7 @@ func BenchmarkCommit(b *testing.B) {
 }
 
 func BenchmarkOpenFromCheckpoint(b *testing.B) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(b, st)
 	c := &Commit{Operation: "WRITE"}
 	for i := range 100_000 {

@@ -18,7 +18,7 @@ import (
 )
 
 func TestCommitInSteadyStateNeitherListsNorReads(t *testing.T) {
-	st, ops := counted(storetest.NewMemory())
+	st, ops := counted(store.NewMemory())
 	table := newTestTable(t, st)
 	clear(ops)
 	for i := range 50 {
@@ -33,7 +33,7 @@ func TestCommitInSteadyStateNeitherListsNorReads(t *testing.T) {
 }
 
 func TestCreateRefusesATable(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	if _, err := Create(t.Context(), st, CreateOptions{Schema: idName()}); !errors.Is(err, ErrExists) {
 		t.Fatalf("got %v", err)
@@ -52,7 +52,7 @@ func TestCreateRefusesATable(t *testing.T) {
 }
 
 func TestOfRacingCreatorsOneWins(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	var won atomic.Int32
 	var wg sync.WaitGroup
 	for range 16 {
@@ -88,7 +88,7 @@ func TestProtocolFollowsFromPropertiesAndTypes(t *testing.T) {
 		{"timestamps without zone", CreateOptions{Schema: ntz}, "3 7 [timestampNtz] [timestampNtz]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			table, err := Create(t.Context(), storetest.NewMemory(), c.o)
+			table, err := Create(t.Context(), store.NewMemory(), c.o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestEmptyFeatureListsAreReadAndWritten(t *testing.T) {
 			`{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["domainMetadata"]}`,
 		},
 	} {
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		if _, err := Create(t.Context(), st, CreateOptions{Schema: idName()}); err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestInvalidCommitsAreNotTried(t *testing.T) {
 		{"feature that is not known", func(s *Snapshot) *Commit { return &Commit{Protocol: s.Protocol().With("novelty")} }, "novelty"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			table := newTestTable(t, st)
 			s := mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{base}})
 			_, won, err := table.Commit(t.Context(), c.plan(s))
@@ -234,7 +234,7 @@ func TestInvalidCommitsAreNotTried(t *testing.T) {
 }
 
 func TestAppendOnlyTableKeepsItsRows(t *testing.T) {
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), Properties: map[string]string{PropertyAppendOnly: "true"}})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: idName(), Properties: map[string]string{PropertyAppendOnly: "true"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestAppendOnlyTableKeepsItsRows(t *testing.T) {
 }
 
 func TestInCommitTimestampsGrowWhateverTheClockSays(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	last := table.Snapshot().Info().InCommitTimestamp
 	start := time.UnixMilli(last)
@@ -269,7 +269,7 @@ func TestInCommitTimestampsGrowWhateverTheClockSays(t *testing.T) {
 }
 
 func TestCommitWithoutItsInCommitTimestampIsCorrupt(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	newTestTable(t, st)
 	if err := st.PutIfAbsent(t.Context(), commitName(1), []byte(`{"commitInfo":{"timestamp":1,"operation":"WRITE"}}`)); err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestCommitWithoutItsInCommitTimestampIsCorrupt(t *testing.T) {
 }
 
 func TestLostRaceIsAnOutcome(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	ours := newTestTable(t, st)
 	theirs := mustOpen(t, st)
 	mustCommit(t, theirs, &Commit{Operation: "WRITE", Add: []*File{fakeFile("theirs", 1)}})
@@ -300,7 +300,7 @@ func TestLostRaceIsAnOutcome(t *testing.T) {
 
 func TestConflictsAreTold(t *testing.T) {
 	setup := func(t *testing.T) (st store.Store, table *Table, f *File) {
-		st = storetest.NewMemory()
+		st = store.NewMemory()
 		table = newTestTable(t, st)
 		f = fakeFile("f", 5)
 		mustCommit(t, table, &Commit{
@@ -533,7 +533,7 @@ func TestAmbiguousOutcomesAreSettledByTheLog(t *testing.T) {
 		{name: "never reached", before: func(int) error { return errLostReply }, err: ErrUncertain},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			mem := storetest.NewMemory()
+			mem := store.NewMemory()
 			newTestTable(t, mem)
 			puts := 0
 			fault := func(f func(int) error, count bool) func(storetest.Op, string) error {
@@ -575,7 +575,7 @@ func failFirst(n int, err error) error {
 }
 
 func TestCallerWhoGivesUpDuringACommitLearnsItsOutcome(t *testing.T) {
-	mem := storetest.NewMemory()
+	mem := store.NewMemory()
 	newTestTable(t, mem)
 	ctx, cancel := context.WithCancel(t.Context())
 	table := mustOpen(t, &storetest.Faulty{Store: mem, After: func(op storetest.Op, _ string) error {
@@ -594,7 +594,7 @@ func TestCallerWhoGivesUpDuringACommitLearnsItsOutcome(t *testing.T) {
 }
 
 func TestSleeperDoesNotCommitIntoACleanedLog(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	sleeper := newTestTable(t, st)
 	other := mustOpen(t, st)
 	for i := range 5 {
@@ -625,7 +625,7 @@ func TestSleeperDoesNotCommitIntoACleanedLog(t *testing.T) {
 }
 
 func TestTableThatWasReplacedIsNoticed(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	if err := st.Delete(t.Context(), commitName(0)); err != nil {
 		t.Fatal(err)
@@ -647,7 +647,7 @@ func TestTableThatWasReplacedIsNoticed(t *testing.T) {
 }
 
 func TestFollowerForgetsWhatACheckpointRemembers(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	writer := newTestTable(t, st)
 	follower := mustOpen(t, st)
 	last := fakeFile("f", 1)
@@ -734,7 +734,7 @@ func TestTablesThatNeedMoreAreReadButNotWritten(t *testing.T) {
 		{name: "unheard of", protocol: `"minWriterVersion":7,"writerFeatures":["timeMachine"]`, want: "timeMachine"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			body := fmt.Sprintf(`{"protocol":{"minReaderVersion":1,%s}}`, c.protocol) + "\n" + fmt.Sprintf(line, c.field, c.property)
 			if err := st.PutIfAbsent(t.Context(), commitName(0), []byte(body)); err != nil {
 				t.Fatal(err)
@@ -754,7 +754,7 @@ func TestTablesThatNeedMoreAreReadButNotWritten(t *testing.T) {
 // Where the log was read anew, who added what is not known, and whatever fits
 // counts.
 func TestConflictWithWhatWasReadAnew(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	plan := reads("y")(nil, nil)
 	plan.Read = table.Snapshot()

@@ -65,7 +65,7 @@ func checkPeople(t testing.TB, st store.Store, want people) *Snapshot {
 }
 
 func TestCompactMakesOneFileOfMany(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
 	want := people{}
 	for i := range 20 {
@@ -103,7 +103,7 @@ func TestCompactMakesOneFileOfMany(t *testing.T) {
 }
 
 func TestCompactLeavesWhatIsWellMade(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	f := writePeople(t, table, FileOptions{}, person{1, strings.Repeat("x", 1000)}, person{2, "y"})
 	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
 	if done := mustCompact(t, table, CompactOptions{TargetBytes: f.Size}); done != (Compaction{}) {
@@ -114,7 +114,7 @@ func TestCompactLeavesWhatIsWellMade(t *testing.T) {
 // TestIndexFollowsCompaction has the index find rows in compacted files without
 // reading any, also by way of several compactions and after it was closed.
 func TestIndexFollowsCompaction(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	compactor := newTestTable(t, memory)
 	disk := vfs.NewMem()
 	st, ops := counted(memory)
@@ -166,7 +166,7 @@ func TestIndexFollowsCompaction(t *testing.T) {
 // TestSpilledUpsertSurvivesCompaction has a compaction win against an upsert
 // whose changes are in its index already.
 func TestSpilledUpsertSurvivesCompaction(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	newTestTable(t, memory)
 	var meanwhile func()
 	table := mustOpen(t, hooked(memory, func() {
@@ -200,7 +200,7 @@ func TestSpilledUpsertSurvivesCompaction(t *testing.T) {
 }
 
 func TestCompactKeepsPartitionsApart(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{Schema: idName(), PartitionColumns: []string{"name"}})
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestCompactKeepsPartitionsApart(t *testing.T) {
 }
 
 func TestCompactAppendOnlyTable(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{Schema: idName(), Properties: map[string]string{PropertyAppendOnly: "true"}})
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestCompactAppendOnlyTable(t *testing.T) {
 }
 
 func TestCompactReadsNoMoreThanAllowed(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	for i := range 8 {
 		f := writePeople(t, table, FileOptions{}, someone(i))
 		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
@@ -257,7 +257,7 @@ func TestCompactReadsNoMoreThanAllowed(t *testing.T) {
 }
 
 func TestCompactClusters(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := newTestTable(t, memory)
 	for i := range 3 {
 		f := writePeople(t, table, FileOptions{}, person{int64(i), "b"}, person{int64(10 - i), "a"}, person{int64(i), "a"})
@@ -316,7 +316,7 @@ func FuzzParseRewrites(f *testing.F) {
 }
 
 func TestCompactMappedColumns(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{
 		Schema: idName(), PartitionColumns: []string{"name"}, Properties: map[string]string{PropertyColumnMapping: "name"},
 	})
@@ -343,7 +343,7 @@ func TestClusteringByWhatHasNoOrderIsRefusedAtOnce(t *testing.T) {
 	s.Fields = append(s.Fields, schema.Field{
 		Name: "tags", Type: schema.Type{Kind: schema.Array, Elem: &schema.Type{Kind: schema.String}}, Nullable: true,
 	})
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: s})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: s})
 	if err != nil {
 		t.Fatal(err)
 	}

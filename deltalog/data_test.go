@@ -13,7 +13,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // idNames returns rows of idName's schema with the ids from first on.
@@ -89,7 +88,7 @@ func hide(t testing.TB, table *Table, rows map[*File]*roaring64.Bitmap) *Snapsho
 }
 
 func TestHiddenRowsAreNotRead(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	const perFile, files = 3000, 3
 	live := map[int64]bool{}
@@ -137,7 +136,7 @@ func TestHiddenRowsAreNotRead(t *testing.T) {
 }
 
 func TestReadFileTellsWhereRowsAre(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	f := writeFile(t, table, FileOptions{RowGroupRows: 50}, idNames(1000, 200))
 	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
 	s := hide(t, table, map[*File]*roaring64.Bitmap{f: roaring64.BitmapOf(0, 49, 50, 120, 199)})
@@ -159,7 +158,7 @@ func TestReadFileTellsWhereRowsAre(t *testing.T) {
 }
 
 func TestColumnsComeWithTheDataThatHasThem(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{writeFile(t, table, FileOptions{}, idNames(0, 3))}})
 
@@ -196,7 +195,7 @@ func TestColumnsComeWithTheDataThatHasThem(t *testing.T) {
 }
 
 func TestPartitionValuesAreColumns(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	s := idName()
 	s.Fields = append(s.Fields,
 		schema.Field{Name: "day", Type: schema.Type{Kind: schema.Date}, Nullable: true},
@@ -247,7 +246,7 @@ func TestPartitionValuesAreColumns(t *testing.T) {
 }
 
 func TestFileThatTheLogDescribesWronglyIsRefused(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	f := writeFile(t, table, FileOptions{}, idNames(0, 10))
 	for name, g := range map[string]*File{
@@ -268,7 +267,7 @@ func TestFileThatTheLogDescribesWronglyIsRefused(t *testing.T) {
 }
 
 func TestVectorsRoundTrip(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	full := roaring64.New()
 	full.AddRange(0, 200_000)
@@ -310,7 +309,7 @@ func TestVectorsRoundTrip(t *testing.T) {
 }
 
 func TestDamagedVectorIsRefused(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	vectors, err := table.WriteVectors(t.Context(), []*roaring64.Bitmap{roaring64.BitmapOf(1, 5, 1000, 70000)})
 	if err != nil {
@@ -371,7 +370,7 @@ func TestLinkedFileIsTheTablesOwn(t *testing.T) {
 }
 
 func TestAbortedFileLeavesNothing(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	w, err := table.NewFile(t.Context(), FileOptions{})
 	if err != nil {
@@ -397,7 +396,7 @@ func TestStatisticsFollowTheProperties(t *testing.T) {
 		if c.property != "" {
 			o.Properties[c.property] = c.value
 		}
-		table, err := Create(t.Context(), storetest.NewMemory(), o)
+		table, err := Create(t.Context(), store.NewMemory(), o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 func structOf(fields ...schema.Field) schema.Type {
@@ -92,7 +92,7 @@ func TestSchemaEvolves(t *testing.T) {
 		{"case", with(func(f []schema.Field) []schema.Field { return append(f, field("A", long)) }), "", "A"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			table, err := Create(t.Context(), st, CreateOptions{Schema: &schema.Schema{Fields: old}, Properties: map[string]string{PropertyTypeWidening: "true"}})
 			if err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func TestSchemaEvolves(t *testing.T) {
 }
 
 func TestColumnMappingIsSwitchedOnAndColumnsAreAdded(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := tableWith(t, st, nil)
 	if _, err := table.Append(t.Context(), idNames(1, 2)); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestTypesThatWiden(t *testing.T) {
 }
 
 func TestTypesChangeWithTheirPropertyAlone(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := Create(t.Context(), st, CreateOptions{Schema: &schema.Schema{Fields: []schema.Field{field("n", short)}}})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +210,7 @@ func TestTypesChangeWithTheirPropertyAlone(t *testing.T) {
 }
 
 func TestOthersChangesOfTheSchemaAreAConflict(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := tableWith(t, st, nil)
 	other := mustOpen(t, st)
 	if _, err := other.Append(t.Context(), idNames(1, 1)); err != nil {

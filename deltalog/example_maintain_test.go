@@ -7,14 +7,14 @@ import (
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // A table that is written to often gets many small files. Maintain makes few of
 // them, whenever it is worth that.
 func ExampleTable_Maintain() {
 	ctx := context.Background()
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{Schema: measurements()})
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{Schema: measurements()})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -44,7 +44,7 @@ func ExampleTable_Maintain() {
 // Fsck says in words what is wrong with a table: here, a file was deleted.
 func ExampleFsck() {
 	ctx := context.Background()
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := deltalog.Create(ctx, st, deltalog.CreateOptions{Schema: measurements()})
 	if err == nil {
 		err = appendMeasurement(ctx, table, 1)

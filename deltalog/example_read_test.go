@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // A table whose columns go by ids holds structs. A column is renamed, and rows
@@ -23,7 +23,7 @@ func ExampleSnapshot_Read() {
 			{Name: "people", Type: long, Nullable: true},
 		}}, Nullable: true},
 	}}
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{
 		Schema: columns, Properties: map[string]string{deltalog.PropertyColumnMapping: "id"},
 	})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 func ExampleUpserter() {
@@ -25,7 +25,7 @@ func upsertPeople(ctx context.Context) error {
 		{Name: "id", Type: schema.Type{Kind: schema.Long}, Nullable: true},
 		{Name: "name", Type: schema.Type{Kind: schema.String}, Nullable: true},
 	}}
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{
 		Schema: people, Properties: map[string]string{deltalog.PropertyDeletionVectors: "true"},
 	})
 	if err != nil {

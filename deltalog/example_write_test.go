@@ -10,7 +10,7 @@ import (
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 var orders = &schema.Schema{Fields: []schema.Field{
@@ -52,7 +52,7 @@ func show(snap *deltalog.Snapshot) {
 // Rows are appended, deleted and overwritten.
 func ExampleTable_Append() {
 	ctx := context.Background()
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{
 		Schema:           orders,
 		PartitionColumns: []string{"city"},
 		Properties:       map[string]string{deltalog.PropertyDeletionVectors: "true"},
@@ -77,7 +77,7 @@ func ExampleTable_Append() {
 // Columns are added and widened, and properties set; no file is written anew.
 func ExampleTable_SetSchema() {
 	ctx := context.Background()
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{
 		Schema: &schema.Schema{Fields: []schema.Field{{Name: "n", Type: schema.Type{Kind: schema.Integer}, Nullable: true}}},
 	})
 	if err != nil {
@@ -101,7 +101,7 @@ func ExampleTable_SetSchema() {
 // A table with a change data feed tells what happened to its rows.
 func ExampleTable_Changes() {
 	ctx := context.Background()
-	table, err := deltalog.Create(ctx, storetest.NewMemory(), deltalog.CreateOptions{
+	table, err := deltalog.Create(ctx, store.NewMemory(), deltalog.CreateOptions{
 		Schema: orders, Properties: map[string]string{deltalog.PropertyChangeDataFeed: "true"},
 	})
 	if err != nil {
@@ -128,7 +128,7 @@ func ExampleTable_Changes() {
 // A table is read as it was.
 func ExampleOpenAtTime() {
 	ctx := context.Background()
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := deltalog.Create(ctx, st, deltalog.CreateOptions{
 		Schema: orders, Properties: map[string]string{deltalog.PropertyInCommitTimestamps: "true"},
 	})

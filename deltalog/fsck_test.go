@@ -15,7 +15,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 func mustFsck(t testing.TB, st store.Store, o FsckOptions) []Finding {
@@ -45,7 +44,7 @@ func TestFsckFindsNothingWrongWithASoundTable(t *testing.T) {
 }
 
 func TestFsckTakesFilesOfChangesForWhatTheyAre(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := tableWith(t, st, map[string]string{PropertyChangeDataFeed: "true"})
 	if _, err := table.Append(t.Context(), idNames(1, 5)); err != nil {
 		t.Fatal(err)
@@ -87,8 +86,8 @@ func TestFsckNamesWhatIsDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkpoint := checkpointRef{version: s.base.version}.names()[0]
-	edit := func(name string, change func([]byte) []byte) func(*storetest.Memory) string {
-		return func(m *storetest.Memory) string {
+	edit := func(name string, change func([]byte) []byte) func(*store.Memory) string {
+		return func(m *store.Memory) string {
 			b, err := m.Get(t.Context(), name)
 			if err != nil {
 				t.Fatal(err)
@@ -99,8 +98,8 @@ func TestFsckNamesWhatIsDamaged(t *testing.T) {
 			return name
 		}
 	}
-	remove := func(name string) func(*storetest.Memory) string {
-		return func(m *storetest.Memory) string {
+	remove := func(name string) func(*store.Memory) string {
+		return func(m *store.Memory) string {
 			if err := m.Delete(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +119,7 @@ func TestFsckNamesWhatIsDamaged(t *testing.T) {
 	}
 	newest := commitName(s.Version())
 	for what, test := range map[string]struct {
-		damage func(*storetest.Memory) string
+		damage func(*store.Memory) string
 		want   string
 	}{
 		"a version is missing":    {remove(commitName(3)), "version 3 is missing"},
@@ -133,27 +132,27 @@ func TestFsckNamesWhatIsDamaged(t *testing.T) {
 		"a footer is damaged":     {edit(plain.Path, flip(-6)), "cannot be opened"},
 		"a vector is missing":     {remove(vectorFile), "cannot be read"},
 		"a vector is damaged":     {edit(vectorFile, flip(20)), "checksum"},
-		"a file is nobody's": {func(m *storetest.Memory) string {
+		"a file is nobody's": {func(m *store.Memory) string {
 			_ = m.Put(t.Context(), "part-x.parquet", []byte("x"))
 			return "part-x.parquet"
 		}, "no version"},
-		"rows are miscounted": {func(m *storetest.Memory) string {
+		"rows are miscounted": {func(m *store.Memory) string {
 			edit(newest, rewritten(`{\"numRecords\":2,`, `{\"numRecords\":7,`))(m)
 			return ""
 		}, "2 rows, the log says 7"},
-		"a bound is too high": {func(m *storetest.Memory) string {
+		"a bound is too high": {func(m *store.Memory) string {
 			edit(newest, rewritten(`\"minValues\":{\"id\":11`, `\"minValues\":{\"id\":12`))(m)
 			return ""
 		}, "column id do not hold: there are values below"},
-		"a bound is too low": {func(m *storetest.Memory) string {
+		"a bound is too low": {func(m *store.Memory) string {
 			edit(newest, rewritten(`\"maxValues\":{\"id\":61,\"name\":\"number 61\"`, `\"maxValues\":{\"id\":61,\"name\":\"number 6\"`))(m)
 			return ""
 		}, "column name do not hold: there are values above"},
-		"NULLs are miscounted": {func(m *storetest.Memory) string {
+		"NULLs are miscounted": {func(m *store.Memory) string {
 			edit(newest, rewritten(`\"nullCount\":{\"id\":0`, `\"nullCount\":{\"id\":1`))(m)
 			return ""
 		}, "number of NULLs"},
-		"the cardinality is not that": {func(m *storetest.Memory) string {
+		"the cardinality is not that": {func(m *store.Memory) string {
 			edit(newest, rewritten(`"cardinality":`, `"cardinality":1`))(m)
 			return ""
 		}, "the log says 1"},
@@ -175,7 +174,7 @@ func TestFsckNamesWhatIsDamaged(t *testing.T) {
 // what is not so.
 func TestFsckComparesCheckpointsWithTheLog(t *testing.T) {
 	memory, table, _ := usedTable(t)
-	other := newTestTable(t, storetest.NewMemory())
+	other := newTestTable(t, store.NewMemory())
 	for other.Snapshot().Version() < table.Snapshot().base.version {
 		mustCommit(t, other, &Commit{Operation: "WRITE", Txns: []Txn{{AppID: "a", Version: 1}}})
 	}
@@ -223,14 +222,14 @@ func TestFsckTellsGapsOfTheLogOnce(t *testing.T) {
 }
 
 func TestFsckOfNoTable(t *testing.T) {
-	if _, err := Fsck(t.Context(), storetest.NewMemory(), FsckOptions{}); !errors.Is(err, ErrNotTable) {
+	if _, err := Fsck(t.Context(), store.NewMemory(), FsckOptions{}); !errors.Is(err, ErrNotTable) {
 		t.Fatalf("error is %v", err)
 	}
 }
 
 func TestFsckOfTheIndexFindsWhatIsWrong(t *testing.T) {
 	for _, o := range []UpserterOptions{{Keys: []string{"id"}}, {Multiset: true, Columns: []string{"id", "name"}}} {
-		_, u := newUpserter(t, storetest.NewMemory(), o)
+		_, u := newUpserter(t, store.NewMemory(), o)
 		up := u.Begin()
 		if err := up.Put(t.Context(), batchOf(someone(1), someone(2)), keysOf(1, 2)); err != nil {
 			t.Fatal(err)
@@ -276,7 +275,7 @@ func TestStatisticsOfAllTypesHold(t *testing.T) {
 	for i, k := range kinds {
 		s.Fields = append(s.Fields, schema.Field{Name: string(rune('a' + i)), Type: k, Nullable: true})
 	}
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{Schema: s})
 	if err != nil {
 		t.Fatal(err)

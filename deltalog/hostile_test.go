@@ -13,7 +13,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // fenced is a store that notes names which are none.
@@ -71,7 +70,7 @@ func TestPathsDoNotLeadOutOfTheTable(t *testing.T) {
 				if kind == "prefix" && strings.Contains(path, "%") {
 					t.Skip("prefixes are not encoded")
 				}
-				st := &fenced{Store: storetest.NewMemory()}
+				st := &fenced{Store: store.NewMemory()}
 				put(t, st, commitName(0), table+fmt.Sprintf(line, value))
 				open, err := Open(t.Context(), st)
 				if err != nil {
@@ -147,7 +146,7 @@ func FuzzPaths(f *testing.F) {
 // as such a file does, else of JSON.
 func FuzzReadCheckpoint(f *testing.F) {
 	for _, policy := range []string{"classic", "v2"} {
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		table, err := Create(f.Context(), st, CreateOptions{
 			Schema: idName(), Features: []string{FeatureDomainMetadata}, Txns: []Txn{{AppID: "a", Version: 1}},
 			Properties: map[string]string{PropertyCheckpointPolicy: policy, PropertyDeletionVectors: "true"},
@@ -173,7 +172,7 @@ func FuzzReadCheckpoint(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		st := &fenced{Store: storetest.NewMemory()}
+		st := &fenced{Store: store.NewMemory()}
 		c := checkpointRef{version: 1}
 		if !bytes.HasPrefix(b, []byte("PAR1")) {
 			c.unique = "x.json"
@@ -195,7 +194,7 @@ func FuzzReadCheckpoint(f *testing.F) {
 
 func TestDamagedCheckpointsEndInErrors(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		table := newTestTable(t, st)
 		a, b := fakeFile("a", 3), fakeFile("b", 4)
 		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{a, b}})

@@ -45,7 +45,7 @@ func TestLostAttemptsLeaveNothingBehind(t *testing.T) {
 		for act, run := range acts {
 			for _, ends := range []bool{true, false} {
 				t.Run(name+"/"+act, func(t *testing.T) {
-					memory := storetest.NewMemory()
+					memory := store.NewMemory()
 					table := tableWith(t, memory, properties)
 					if _, err := table.Append(t.Context(), idNames(0, 10)); err != nil {
 						t.Fatal(err)
@@ -111,7 +111,7 @@ func dataOf(t *testing.T, st store.Store) map[string]bool {
 }
 
 func TestRefusedRowsLeaveNothingBehind(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := tableWith(t, memory, map[string]string{PropertyAppendOnly: "true"})
 	if _, err := table.Append(t.Context(), idNames(0, 10)); err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestRefusedRowsLeaveNothingBehind(t *testing.T) {
 
 // TestUncertainRowsStay loses the reply to a commit and all answers after it.
 func TestUncertainRowsStay(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	tableWith(t, memory, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	lost := errors.New("reply lost")
@@ -167,7 +167,7 @@ func TestUncertainRowsStay(t *testing.T) {
 // TestRowsWithoutPartitionAreNotRewritten has a file lack the value of the
 // partition column.
 func TestRowsWithoutPartitionAreNotRewritten(t *testing.T) {
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), PartitionColumns: []string{"name"}})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: idName(), PartitionColumns: []string{"name"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 var update = flag.Bool("update", false, "write the expected output of golden tests")
@@ -76,7 +76,7 @@ func TestLogsReadAsWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := parseArchive(string(text))
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			for name, body := range a.files {
 				if strings.HasPrefix(name, logDir) {
 					if err := st.PutIfAbsent(t.Context(), name, []byte(body)); err != nil {
@@ -118,7 +118,7 @@ var (
 
 // TestCommitsAreWrittenAsExpected compares whole commits with testdata/commits.txtar.
 func TestCommitsAreWrittenAsExpected(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := Create(t.Context(), st, CreateOptions{
 		Schema: idName(), Name: "orders", Description: "a <table> & more", Properties: latestProperties(),
 		Features: []string{FeatureDomainMetadata}, Txns: []Txn{{AppID: "shop/orders/e1", Version: 7, LastUpdated: 1}},

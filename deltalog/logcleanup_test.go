@@ -7,13 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // longLog is a table of 30 commits with checkpoints of some of them.
-func longLog(t *testing.T, properties map[string]string) (*storetest.Memory, *Table) {
+func longLog(t *testing.T, properties map[string]string) (*store.Memory, *Table) {
 	t.Helper()
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{Schema: idName(), Properties: properties})
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestCleanLogDeletesNothingItCannotProve(t *testing.T) {
 	}
 }
 
-func logNames(t *testing.T, m *storetest.Memory) []string {
+func logNames(t *testing.T, m *store.Memory) []string {
 	t.Helper()
 	var names []string
 	for info, err := range m.List(t.Context(), logDir, "") {

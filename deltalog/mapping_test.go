@@ -11,7 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // nestedSchema has a partition column, and a struct in an array.
@@ -45,7 +45,7 @@ func nestedRows(first, n int64) *datafile.Batch {
 func TestColumnsAreFoundByWhatTheirMappingSays(t *testing.T) {
 	for _, mode := range []string{"name", "id"} {
 		t.Run(mode, func(t *testing.T) {
-			table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{
+			table, err := Create(t.Context(), store.NewMemory(), CreateOptions{
 				Schema: nestedSchema(), PartitionColumns: []string{"part"},
 				Properties: map[string]string{PropertyColumnMapping: mode},
 			})
@@ -109,7 +109,7 @@ func TestColumnsAreFoundByWhatTheirMappingSays(t *testing.T) {
 }
 
 func TestColumnMappingIsTakenUpByNames(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	mustCommit(t, table, &Commit{Add: []*File{writeFile(t, table, FileOptions{}, idNames(1, 2))}})
 	if _, err := table.SetProperties(t.Context(), map[string]string{PropertyColumnMapping: "name"}); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestColumnMappingIsNotTakenUpUnderOtherNames(t *testing.T) {
 	} {
 		for physical, want := range map[string]error{"z": nil, "other": ErrInvalid} {
 			s := &schema.Schema{Fields: []schema.Field{{Name: "x", Type: typ, Nullable: true}}}
-			table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: s})
+			table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: s})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +156,7 @@ func TestColumnMappingIsNotTakenUpUnderOtherNames(t *testing.T) {
 func TestRowsAreUpsertedUnderAMapping(t *testing.T) {
 	properties := latestProperties()
 	properties[PropertyColumnMapping] = "id"
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: idName(), Properties: properties})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: idName(), Properties: properties})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestRowsChangeUnderEveryMapping(t *testing.T) {
 			t.Run(mode+" "+name, func(t *testing.T) {
 				properties = maps.Clone(properties)
 				properties[PropertyColumnMapping], properties[PropertyChangeDataFeed] = mode, "true"
-				table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{
+				table, err := Create(t.Context(), store.NewMemory(), CreateOptions{
 					Schema: nestedSchema(), PartitionColumns: []string{"part"}, Properties: properties,
 				})
 				if err != nil {
@@ -245,7 +245,7 @@ func TestRowsChangeUnderEveryMapping(t *testing.T) {
 }
 
 func TestMappingsThatLoseColumnsAreRefused(t *testing.T) {
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{
 		Schema: idName(), Properties: map[string]string{PropertyColumnMapping: "name"},
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
@@ -21,7 +22,7 @@ type readCost struct {
 	log   int64 // bytes of the log
 }
 
-func costOfReading(t *testing.T, memory *storetest.Memory) (c readCost, rows int) {
+func costOfReading(t *testing.T, memory *store.Memory) (c readCost, rows int) {
 	t.Helper()
 	var mu sync.Mutex // commits are read side by side
 	st := &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
@@ -60,7 +61,7 @@ func TestSteadyWritesStayFastToRead(t *testing.T) {
 	}
 	const target = 32 << 10
 	o := MaintainOptions{Compact: CompactOptions{TargetBytes: target}}
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := newTestTable(t, memory)
 	u, err := OpenUpserter(t.Context(), table, "index", UpserterOptions{Keys: []string{"id"}, fs: vfs.NewMem()})
 	if err != nil {
@@ -119,7 +120,7 @@ func TestSteadyWritesStayFastToRead(t *testing.T) {
 }
 
 func TestUpkeepIsDueInTime(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
 	later(table, 0)
 	if due := table.Due(MaintainOptions{}); due != (Upkeep{Vacuum: true, CleanLog: true}) {
@@ -160,7 +161,7 @@ func TestUpkeepIsDueInTime(t *testing.T) {
 
 // TestMaintenanceBesideWriters has a writer and maintenance race on one table.
 func TestMaintenanceBesideWriters(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	newTestTable(t, memory)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())

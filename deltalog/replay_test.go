@@ -10,7 +10,6 @@ import (
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // randomCommit draws a commit that is valid on s.
@@ -58,7 +57,7 @@ func randomCommit(t *rapid.T, s *Snapshot) *Commit {
 
 func TestReplayEqualsWhatWasCommitted(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		properties := latestProperties()
 		properties[PropertyCheckpointPolicy] = rapid.SampledFrom([]string{"classic", "v2"}).Draw(rt, "policy")
 		table, err := Create(t.Context(), st, CreateOptions{
@@ -141,7 +140,7 @@ func damageHint(rt *rapid.T, t *testing.T, st store.Store, v Version) {
 }
 
 func TestVersionOutsideTheLogIsNotThere(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	if _, err := Open(t.Context(), st); !errors.Is(err, ErrNotTable) {
 		t.Fatalf("opened an empty store: %v", err)
 	}
@@ -154,7 +153,7 @@ func TestVersionOutsideTheLogIsNotThere(t *testing.T) {
 }
 
 func TestGapInTheLogIsRefused(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	for range 3 {
 		mustCommit(t, table, &Commit{Operation: "WRITE"})
@@ -168,7 +167,7 @@ func TestGapInTheLogIsRefused(t *testing.T) {
 }
 
 func TestDamagedCheckpointFallsBack(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	for i := range 6 {
 		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("f", i), 1)}})
@@ -197,7 +196,7 @@ func TestDamagedCheckpointFallsBack(t *testing.T) {
 }
 
 func TestLogWithoutItsBeginningNeedsItsCheckpoint(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := newTestTable(t, st)
 	mustCommit(t, table, &Commit{Operation: "WRITE"})
 	if err := table.Checkpoint(t.Context()); err != nil {

@@ -85,7 +85,7 @@ func BenchmarkOpenLargeLog(b *testing.B) {
 // of the files is held to a fifth of half of that.
 func TestOpenTablesTakeLittleMemory(t *testing.T) {
 	const files, limit = 60_000, 60 << 20
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := largeLog(t, st, files, 200)
 	open := func() {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestOpenTablesTakeLittleMemory(t *testing.T) {
 }
 
 func TestLookingForNewCommitsIsOneRead(t *testing.T) {
-	st, ops := counted(storetest.NewMemory())
+	st, ops := counted(store.NewMemory())
 	table := newTestTable(t, st)
 	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile("a", 1)}})
 	reader := mustOpen(t, st)
@@ -156,7 +156,7 @@ func TestCheckpointsAreWrittenInLittleMemory(t *testing.T) {
 	for _, policy := range []string{"classic", "v2"} {
 		var grown [2]int64
 		for i, files := range []int{10_000, 40_000} {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			table := largeLog(t, st, files, 20)
 			if _, err := table.SetProperties(t.Context(), map[string]string{PropertyCheckpointPolicy: policy}); err != nil {
 				t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // namesIn lists the objects below a prefix.
@@ -25,7 +24,7 @@ func namesIn(t testing.TB, st store.Store, prefix string) []string {
 }
 
 func TestCheckpointWithSidecars(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := Create(t.Context(), st, CreateOptions{
 		Schema:     idName(),
 		Properties: map[string]string{PropertyCheckpointPolicy: "v2", PropertyDeletionVectors: "true"},
@@ -119,7 +118,7 @@ func TestCheckpointOfJSONLines(t *testing.T) {
 		{"sidecar elsewhere", []string{self, protocol, metadata, `{"sidecar":{"path":"../../secret.parquet"}}`}, 0, "secret.parquet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			name := checkpointRef{version: 5, unique: "3a0d65cd-4056-49b8-937b-95f9e3ee90e5.json"}.names()[0]
 			put(t, st, name, strings.Join(c.lines, "\n"))
 			put(t, st, commitName(6), "")

@@ -6,7 +6,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 type (
@@ -63,7 +63,7 @@ func TestStatisticsInColumnsBecomeText(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	put(t, st, checkpointRef{version: 0}.names()[0], buf.String())
 	s, err := readCheckpoint(t.Context(), st, checkpointRef{version: 0})
 	if err != nil {

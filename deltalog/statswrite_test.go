@@ -13,7 +13,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // statsTable has columns of all types that have bounds.
@@ -83,7 +82,7 @@ func TestCheckpointsKeepStatisticsAsTheTableAsks(t *testing.T) {
 	for _, policy := range []string{"classic", "v2"} {
 		for _, c := range []struct{ text, columns string }{{"", ""}, {"true", "false"}, {"true", "true"}, {"false", "true"}, {"false", "false"}} {
 			t.Run(fmt.Sprint(policy, " ", c), func(t *testing.T) {
-				st := storetest.NewMemory()
+				st := store.NewMemory()
 				properties := map[string]string{PropertyCheckpointPolicy: policy, propertyStatsAsJSON: c.text, propertyStatsAsStruct: c.columns}
 				maps.DeleteFunc(properties, func(_, v string) bool { return v == "" })
 				table := statsTable(t, st, properties)
@@ -145,7 +144,7 @@ func TestBoundsThatColumnsCannotHoldStayText(t *testing.T) {
 		{kind(schema.String), `7`},
 	} {
 		t.Run(c.typ.String()+" "+c.bound, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			table, err := Create(t.Context(), st, CreateOptions{
 				Schema:     &schema.Schema{Fields: []schema.Field{field("x", c.typ)}},
 				Properties: map[string]string{propertyStatsAsJSON: "false", propertyStatsAsStruct: "true"},

@@ -140,7 +140,7 @@ func (x *keyIndex) entries() (map[string]string, error) {
 type world struct {
 	*rapid.T
 	ctx   context.Context
-	st    *storetest.Memory
+	st    *store.Memory
 	disk  *vfs.MemFS
 	o     UpserterOptions
 	table *Table
@@ -514,7 +514,7 @@ func TestRowsOfOneHashAreToldApart(t *testing.T) {
 
 func testUpserts(t *testing.T, o UpserterOptions) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{T: t, ctx: context.Background(), st: storetest.NewMemory(), disk: vfs.NewCrashableMem(), o: o, want: people{}}
+		w := &world{T: t, ctx: context.Background(), st: store.NewMemory(), disk: vfs.NewCrashableMem(), o: o, want: people{}}
 		w.names = []string{"ada", "grace", strings.Repeat("barbara ", 30), ""}
 		w.o.fs = w.disk
 		w.o.PendingBytes = rapid.SampledFrom([]int{0, 200}).Draw(t, "pendingBytes")
@@ -576,7 +576,7 @@ func newUpserter(t *testing.T, st store.Store, o UpserterOptions) (*Table, *Upse
 }
 
 func TestUpsertCostsThreeObjects(t *testing.T) {
-	st, ops := counted(storetest.NewMemory())
+	st, ops := counted(store.NewMemory())
 	_, u := newUpserter(t, st, UpserterOptions{Keys: []string{"id"}})
 	upsert := func(rows ...person) {
 		t.Helper()
@@ -602,7 +602,7 @@ func TestUpsertCostsThreeObjects(t *testing.T) {
 }
 
 func TestTakingARowThatIsNotThere(t *testing.T) {
-	_, u := newUpserter(t, storetest.NewMemory(), UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
+	_, u := newUpserter(t, store.NewMemory(), UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
 	up := u.Begin()
 	rows := batchOf(person{1, "a"})
 	if err := up.Put(t.Context(), rows, nil); err != nil {
@@ -617,7 +617,7 @@ func TestTakingARowThatIsNotThere(t *testing.T) {
 }
 
 func TestTwoRowsOfOneKeyAreRefused(t *testing.T) {
-	table := newTestTable(t, storetest.NewMemory())
+	table := newTestTable(t, store.NewMemory())
 	for range 2 {
 		w, err := table.NewFile(t.Context(), FileOptions{})
 		if err != nil {
@@ -638,7 +638,7 @@ func TestTwoRowsOfOneKeyAreRefused(t *testing.T) {
 }
 
 func TestOneUpsertAtATime(t *testing.T) {
-	_, u := newUpserter(t, storetest.NewMemory(), UpserterOptions{Keys: []string{"id"}})
+	_, u := newUpserter(t, store.NewMemory(), UpserterOptions{Keys: []string{"id"}})
 	first, second := u.Begin(), u.Begin()
 	if err := first.Delete(t.Context(), keysOf(1)); err != nil {
 		t.Fatal(err)
@@ -655,7 +655,7 @@ func TestOneUpsertAtATime(t *testing.T) {
 // TestLostReplyKeepsTheFiles has the reply of a commit get lost for good: its
 // files may be in the table and must stay.
 func TestLostReplyKeepsTheFiles(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	lost := errors.New("reply lost")
 	var faulty bool
 	st := &storetest.Faulty{Store: memory}
@@ -692,7 +692,7 @@ func TestLostReplyKeepsTheFiles(t *testing.T) {
 }
 
 func TestEvolveWritesNewColumns(t *testing.T) {
-	table, u := newUpserter(t, storetest.NewMemory(), UpserterOptions{Keys: []string{"id"}})
+	table, u := newUpserter(t, store.NewMemory(), UpserterOptions{Keys: []string{"id"}})
 	m := table.Snapshot().Metadata().Clone()
 	s := idName()
 	extra := s.Fields[1]

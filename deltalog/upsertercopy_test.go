@@ -5,11 +5,12 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 func TestCopyOnWriteNeedsNoVectors(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, err := Create(t.Context(), memory, CreateOptions{Schema: idName()})
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +43,7 @@ func TestCopyOnWriteNeedsNoVectors(t *testing.T) {
 // TestIndexFollowsCopies has the index of another writer find the rows that
 // were copied without reading them.
 func TestIndexFollowsCopies(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	_, writer := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}, CopyOnWrite: true})
 	mustUpsert(t, writer, []person{someone(1), someone(2), someone(3)})
 	st, ops := counted(memory)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
+	"github.com/millrace-io/millrace/deltalog/store"
 )
 
 // TestKeysKeepTheirEncoding evolves the key column of a table with an upsert
@@ -37,7 +37,7 @@ func TestKeysKeepTheirEncoding(t *testing.T) {
 				fields := func(typ schema.Type) *schema.Schema {
 					return &schema.Schema{Fields: []schema.Field{{Name: "k", Type: typ, Nullable: true}}}
 				}
-				memory := storetest.NewMemory()
+				memory := store.NewMemory()
 				row := func(typ schema.Type, v int64) *datafile.Batch {
 					b := datafile.NewBatch(fields(typ))
 					if typ.Kind == schema.Double {
@@ -115,7 +115,7 @@ func TestKeysKeepTheirEncoding(t *testing.T) {
 }
 
 func TestAnUpsertIsAppliedOnce(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	_, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
 	for _, c := range []struct {
 		version int64
@@ -140,7 +140,7 @@ func TestAnUpsertIsAppliedOnce(t *testing.T) {
 // TestCopiesDoNotChangeRowIDs takes rows of files that others share, and of files
 // that nobody shares.
 func TestCopiesDoNotChangeRowIDs(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := tableWith(t, memory, map[string]string{PropertyRowTracking: "true"})
 	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}, CopyOnWrite: true})
 	if err != nil {
@@ -163,7 +163,7 @@ func TestCopiesDoNotChangeRowIDs(t *testing.T) {
 }
 
 func TestUpsertsAreRefusedOnceThereIsAChangeDataFeed(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
 	mustUpsert(t, u, []person{someone(1), someone(2)})
 	m := table.Snapshot().Metadata().Clone()

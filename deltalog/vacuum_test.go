@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 const day = 24 * time.Hour
@@ -52,9 +51,9 @@ func mustVacuum(t testing.TB, table *Table, o VacuumOptions) Vacuumed {
 
 // usedTable is a table that has been written, changed, compacted and
 // checkpointed.
-func usedTable(t *testing.T) (*storetest.Memory, *Table, people) {
+func usedTable(t *testing.T) (*store.Memory, *Table, people) {
 	t.Helper()
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table, want := usedTableIn(t, memory)
 	return memory, table, want
 }
@@ -179,7 +178,7 @@ func TestFullVacuumFindsWhatIsNobodys(t *testing.T) {
 // TestVacuumKnowsFilesByAbsolutePaths has the log name a data file and a
 // vector's file, both of the table, by where they are.
 func TestVacuumKnowsFilesByAbsolutePaths(t *testing.T) {
-	memory, err := storetest.NewMemory().Sub("t")
+	memory, err := store.NewMemory().Sub("t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +224,7 @@ func TestVacuumKnowsFilesByAbsolutePaths(t *testing.T) {
 // table goes by be gone: with a newer one there, and with none.
 func TestRemovedFilesAreRememberedWithoutTheirCheckpoint(t *testing.T) {
 	for _, newer := range []bool{true, false} {
-		memory := storetest.NewMemory()
+		memory := store.NewMemory()
 		table := newTestTable(t, memory)
 		a, b := fakeFile("a", 5), fakeFile("b", 5)
 		for _, f := range []*File{a, b} {
@@ -282,7 +281,7 @@ func TestVacuumRefusesTablesWithFilesElsewhere(t *testing.T) {
 }
 
 func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := newTestTable(t, memory)
 	s := table.Snapshot()
 	odd := s.Protocol().With("somethingElse")

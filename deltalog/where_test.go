@@ -18,7 +18,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // comparedSchema has a column of every type that is compared, and one in a
@@ -185,7 +184,7 @@ func TestConditionsFindExactlyTheRowsThatMeetThem(t *testing.T) {
 	skipped := 0
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		s := comparedSchema()
 		table, err := Create(ctx, st, CreateOptions{Schema: s, PartitionColumns: []string{"short"}, Properties: latestProperties()})
 		if err != nil {
@@ -297,7 +296,7 @@ func TestConditionsFindExactlyTheRowsThatMeetThem(t *testing.T) {
 }
 
 func TestPartitionsAreToldApartWithoutReadableStatistics(t *testing.T) {
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: nestedSchema(), PartitionColumns: []string{"part"}})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: nestedSchema(), PartitionColumns: []string{"part"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +316,7 @@ func TestPartitionsAreToldApartWithoutReadableStatistics(t *testing.T) {
 }
 
 func TestConditionsThatMakeNoSenseAreRefused(t *testing.T) {
-	table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: nestedSchema()})
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: nestedSchema()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 func tableWith(t testing.TB, st store.Store, properties map[string]string) *Table {
@@ -35,7 +34,7 @@ func TestRowsAreAppendedDeletedAndOverwritten(t *testing.T) {
 		"row tracking": {PropertyDeletionVectors: "true", PropertyRowTracking: "true"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := storetest.NewMemory()
+			st := store.NewMemory()
 			table := tableWith(t, st, properties)
 			check := func(s *Snapshot, err error, want ...int64) {
 				t.Helper()
@@ -74,7 +73,7 @@ func TestRowsAreAppendedDeletedAndOverwritten(t *testing.T) {
 }
 
 func TestAppendOnlyTablesAreNotOverwritten(t *testing.T) {
-	table := tableWith(t, storetest.NewMemory(), map[string]string{PropertyAppendOnly: "true"})
+	table := tableWith(t, store.NewMemory(), map[string]string{PropertyAppendOnly: "true"})
 	if _, err := table.Append(t.Context(), idNames(1, 2)); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +87,7 @@ func TestAppendOnlyTablesAreNotOverwritten(t *testing.T) {
 
 // A second writer commits between the look of the first and its commit.
 func TestDeleteAndOverwriteSeeWhatOthersDidMeanwhile(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := tableWith(t, st, map[string]string{PropertyDeletionVectors: "true"})
 	if _, err := table.Append(t.Context(), idNames(1, 5)); err != nil {
 		t.Fatal(err)
@@ -146,7 +145,7 @@ func TestAppendSortsRowsIntoPartitions(t *testing.T) {
 	} {
 		t.Run(k.String(), func(t *testing.T) {
 			s := &schema.Schema{Fields: append(fields[:1:1], schema.Field{Name: "p", Type: k, Nullable: true})}
-			table, err := Create(t.Context(), storetest.NewMemory(), CreateOptions{Schema: s, PartitionColumns: []string{"p"}})
+			table, err := Create(t.Context(), store.NewMemory(), CreateOptions{Schema: s, PartitionColumns: []string{"p"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +192,7 @@ func TestRowsOfPartitionsAreDeleted(t *testing.T) {
 	for _, mode := range []string{"none", "name", "id"} {
 		for _, vectors := range []string{"true", "false"} {
 			t.Run(mode+" "+vectors, func(t *testing.T) {
-				st := storetest.NewMemory()
+				st := store.NewMemory()
 				table, err := Create(t.Context(), st, CreateOptions{
 					Schema: idName(), PartitionColumns: []string{"name"},
 					Properties: map[string]string{PropertyColumnMapping: mode, PropertyDeletionVectors: vectors, PropertyChangeDataFeed: "true"},
@@ -243,7 +242,7 @@ func TestRowsOfPartitionsAreDeleted(t *testing.T) {
 }
 
 func TestAnApplicationIsAppliedOnce(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, other := newTestTable(t, st), mustOpen(t, st)
 	c := func(path string) *Commit {
 		return &Commit{Operation: "WRITE", Add: []*File{fakeFile(path, 1)}, Txns: []Txn{{AppID: "app", Version: 5}}}
@@ -263,7 +262,7 @@ func TestAnApplicationIsAppliedOnce(t *testing.T) {
 
 func TestChangeDataFeedTellsEveryVersion(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		st := storetest.NewMemory()
+		st := store.NewMemory()
 		properties := map[string]string{PropertyChangeDataFeed: "true"}
 		if rapid.Bool().Draw(rt, "vectors") {
 			properties[PropertyDeletionVectors] = "true"
@@ -355,7 +354,7 @@ func TestChangeDataFeedTellsEveryVersion(t *testing.T) {
 }
 
 func TestChangesOfRemovalsWithoutPartitionValues(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table, err := Create(t.Context(), st, CreateOptions{
 		Schema: idName(), PartitionColumns: []string{"name"},
 		Properties: map[string]string{PropertyDeletionVectors: "true", PropertyChangeDataFeed: "true"},
@@ -412,7 +411,7 @@ func TestChangesOfRemovalsWithoutPartitionValues(t *testing.T) {
 }
 
 func TestChangesOfVersionsWithoutAFeedAreRefused(t *testing.T) {
-	table := tableWith(t, storetest.NewMemory(), map[string]string{PropertyChangeDataFeed: "true"})
+	table := tableWith(t, store.NewMemory(), map[string]string{PropertyChangeDataFeed: "true"})
 	for _, on := range []string{"false", "true"} { // versions 1 to 2 are off
 		if _, err := table.SetProperties(t.Context(), map[string]string{PropertyChangeDataFeed: on}); err != nil {
 			t.Fatal(err)
@@ -449,7 +448,7 @@ func TestChangesOfVersionsWithoutAFeedAreRefused(t *testing.T) {
 }
 
 func TestRowsKeepTheirIDs(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	table := tableWith(t, st, map[string]string{PropertyDeletionVectors: "true", PropertyRowTracking: "true"})
 	if c := table.Snapshot().Metadata().Configuration; c[propertyRowIDColumn] == "" || c[propertyRowCommitColumn] == "" {
 		t.Fatalf("properties %v", c)
@@ -503,7 +502,7 @@ func TestRowsKeepTheirIDs(t *testing.T) {
 }
 
 func TestRowTrackingIsSwitchedOnWhileTheTableIsEmpty(t *testing.T) {
-	table := tableWith(t, storetest.NewMemory(), nil)
+	table := tableWith(t, store.NewMemory(), nil)
 	if _, err := table.Append(t.Context(), idNames(1, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -524,7 +523,7 @@ func TestRowTrackingIsSwitchedOnWhileTheTableIsEmpty(t *testing.T) {
 }
 
 func TestClusteredTablesKeepTheirStatistics(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	const domain = `{"clusteringColumns":[["name"]],"domainName":"delta.clustering"}`
 	put(t, st, commitName(0), `{"protocol":{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":["clustering","domainMetadata"]}}
 {"metaData":{"id":"t","format":{"provider":"parquet"},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"id\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}},{\"name\":\"name\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{"delta.dataSkippingNumIndexedCols":"1","unknown.key":"kept"}}}

@@ -999,7 +999,7 @@ func TestALakeThatCannotBeWrittenIsRefused(t *testing.T) {
 	if _, err := Open(context.Background(), Config{Root: "s3://bucket/lake", IndexDir: dir, Database: "shop"}); !errors.Is(err, store.ErrUnsupported) {
 		t.Fatalf("%v", err)
 	}
-	_, err = open(context.Background(), Config{IndexDir: dir, Database: "shop"}, overwriting{storetest.NewMemory()})
+	_, err = open(context.Background(), Config{IndexDir: dir, Database: "shop"}, overwriting{store.NewMemory()})
 	if !errors.Is(err, ErrUnwritable) {
 		t.Fatalf("a store that overwrites: %v", err)
 	}
@@ -1240,7 +1240,7 @@ func TestRebuildEndsBeforeThePositionItIsGiven(t *testing.T) {
 }
 
 func TestLatestIsNotChangedTwiceByTwoWorkers(t *testing.T) {
-	ctx, memory := context.Background(), storetest.NewMemory()
+	ctx, memory := context.Background(), store.NewMemory()
 	b := &bench{t: t, ctx: ctx, table: kinds[3].table(16384)}
 	var meanwhile func()
 	worker := func(faulty bool) *Mirror {

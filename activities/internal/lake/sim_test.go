@@ -305,7 +305,7 @@ func (s *source) paired(ev *change.Event) bool {
 // worker is one process: a lake on the shared store with indexes of its own.
 type worker struct {
 	name   string
-	memory *storetest.Memory
+	memory *store.Memory
 	dir    string
 	faults *faults
 	lake   *Lake
@@ -433,7 +433,7 @@ type world struct {
 	t       *rapid.T
 	ctx     context.Context
 	source  *source
-	memory  *storetest.Memory
+	memory  *store.Memory
 	workers []*worker
 	copyID  int
 	copies  map[string]Copy
@@ -444,7 +444,7 @@ type world struct {
 const chunks = 3
 
 func newWorld(t *rapid.T, k kind, dir func() string) *world {
-	w := &world{t: t, ctx: context.Background(), source: newSource(k), memory: storetest.NewMemory(), copies: map[string]Copy{}, scratch: dir()}
+	w := &world{t: t, ctx: context.Background(), source: newSource(k), memory: store.NewMemory(), copies: map[string]Copy{}, scratch: dir()}
 	for i := range 2 {
 		w.workers = append(w.workers, &worker{
 			name: fmt.Sprint("worker ", i), memory: w.memory, dir: dir(), faults: &faults{},
@@ -888,7 +888,7 @@ func memoryDir(t testing.TB) string {
 func TestACommitDuringTheLastStepOfCatchingUpIsNotLeftBehind(t *testing.T) {
 	for _, at := range []string{"file", "commit"} {
 		t.Run(at, func(t *testing.T) {
-			ctx, memory := context.Background(), storetest.NewMemory()
+			ctx, memory := context.Background(), store.NewMemory()
 			b := &bench{t: t, ctx: ctx, table: keyed()}
 			var meanwhile func()
 			lakes := map[string]*Lake{}

@@ -1,3 +1,6 @@
+// Package storetest has what tests of stores and of tables need: the contract
+// of [store.Store] as a suite, and a store that fails on request. It is not for
+// production.
 package storetest
 
 import (
