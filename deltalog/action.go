@@ -103,6 +103,20 @@ func (m *Metadata) enabled(key string) bool {
 	return strings.EqualFold(m.Configuration[key], "true")
 }
 
+// The protocol's names of isolation levels.
+const (
+	isolationSerializable      = "Serializable"
+	isolationWriteSerializable = "WriteSerializable"
+)
+
+// isolation returns what the table asks of concurrent commits.
+func (m *Metadata) isolation() string {
+	if strings.EqualFold(m.Property(PropertyIsolationLevel, ""), isolationSerializable) {
+		return isolationSerializable
+	}
+	return isolationWriteSerializable
+}
+
 // Txn is the progress of one application: with the data it writes, it commits
 // how far it has come.
 type Txn struct {

@@ -170,7 +170,7 @@ func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog
 	log := &commitLog{
 		info: &CommitInfo{
 			Timestamp: now, Operation: c.Operation, Parameters: c.Params, Metrics: c.Metrics,
-			IsolationLevel: "WriteSerializable", BlindAppend: c.BlindAppend,
+			IsolationLevel: read.metadata.isolation(), BlindAppend: c.BlindAppend,
 			Engine: engineName, TxnID: uuid.NewString(),
 		},
 		protocol: c.Protocol, metadata: c.Metadata,

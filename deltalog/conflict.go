@@ -13,13 +13,15 @@ import "fmt"
 //   - a file that c removes, or one of c.ReadFiles: it is gone or has another
 //     vector,
 //   - what c.Reads would have read: they added such a file as a change of the
-//     data. Blind appends are exempt unless c has Metadata; a c that only
-//     rearranges rows is indifferent to what was added.
+//     data. Blind appends are exempt unless c has Metadata, or the table's
+//     property delta.isolationLevel is Serializable; a c that only rearranges
+//     rows is indifferent to what was added.
 func (c *Commit) Conflict(now *Snapshot) error {
-	for _, t := range c.Txns {
-		was, is := c.Read.txns[t.AppID], now.txns[t.AppID]
-		if is.Version != was.Version && is.Version >= t.Version {
-			return fmt.Errorf("%w: %s has come to %d, this is %d", ErrApplied, t.AppID, is.Version, t.Version)
+	for i := range c.Txns {
+		if c.moved(now, c.Txns[i].AppID) {
+			if err := now.applied(c.Txns[i : i+1]); err != nil {
+				return err
+			}
 		}
 	}
 	switch {
@@ -31,12 +33,12 @@ func (c *Commit) Conflict(now *Snapshot) error {
 		return fmt.Errorf("%w: the metadata has changed", ErrConflict)
 	}
 	for _, t := range c.Txns {
-		if now.txns[t.AppID].Version != c.Read.txns[t.AppID].Version {
+		if c.moved(now, t.AppID) {
 			return fmt.Errorf("%w: transaction id of %s has moved", ErrConflict, t.AppID)
 		}
 	}
 	for _, app := range c.ReadApps {
-		if now.txns[app].Version != c.Read.txns[app].Version {
+		if c.moved(now, app) {
 			return fmt.Errorf("%w: transaction id of %s, which was read, has moved", ErrConflict, app)
 		}
 	}
@@ -61,6 +63,14 @@ func (c *Commit) Conflict(now *Snapshot) error {
 	return nil
 }
 
+// moved tells whether an application has come, since c.Read, to another version
+// or to its first.
+func (c *Commit) moved(now *Snapshot, app string) bool {
+	was, had := c.Read.txns[app]
+	is, has := now.txns[app]
+	return had != has || was.Version != is.Version
+}
+
 // overlooked returns a file that others added and that the plan would have read,
 // or nil.
 func (c *Commit) overlooked(now *Snapshot) *File {
@@ -77,7 +87,7 @@ func (c *Commit) overlooked(now *Snapshot) *File {
 		return nil
 	}
 	for a := now.added; a != nil && a.version > c.Read.version; a = a.before {
-		if a.blind && c.Metadata == nil {
+		if a.blind && c.Metadata == nil && c.Read.metadata.isolation() != isolationSerializable {
 			continue
 		}
 		for _, f := range a.files {

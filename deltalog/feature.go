@@ -51,6 +51,9 @@ const (
 	// PropertyDeletedFileRetention is for how long a removed file is
 	// remembered, such as "interval 1 week".
 	PropertyDeletedFileRetention = "delta.deletedFileRetentionDuration"
+	// PropertyIsolationLevel is WriteSerializable, the default, or Serializable:
+	// see [Commit.Conflict].
+	PropertyIsolationLevel = "delta.isolationLevel"
 	// PropertyStatsColumns is the number of columns with statistics.
 	PropertyStatsColumns = "delta.dataSkippingNumIndexedCols"
 )
