@@ -62,7 +62,9 @@ type Commit struct {
 // [Commit.Conflict]) and tries again.
 //
 // An error that wraps ErrInvalid or ErrUnsupported says that nothing was tried;
-// one that wraps ErrUncertain that the outcome could not be found out.
+// one that wraps ErrUncertain that the outcome could not be found out. Where the
+// store refused the write, it wraps [store.ErrPermission],
+// [store.ErrUnconditional] or [store.ErrName].
 func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,6 +100,11 @@ func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool
 	}
 	if !won {
 		return t.snap.Load(), false, nil
+	}
+	if read.version >= 0 && t.stale(t.now()) {
+		if err := t.checkFollows(ctx, version); err != nil {
+			return nil, false, fmt.Errorf("commit version %d: %w", version, err)
+		}
 	}
 	t.headAt = at
 	return t.publish(next), true, nil
@@ -431,6 +438,22 @@ func (p *planned) checkAdd(f *File) error {
 	return nil
 }
 
+// checkFollows looks whether a version that was just written follows the one
+// before. A process that was stopped on its way may have written a version that
+// others had written, and had cleaned away with those before it.
+func (t *Table) checkFollows(ctx context.Context, v Version) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	l, err := listLog(ctx, t.st, v-1)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	case l.first != v-1 && l.newest() > v:
+		return fmt.Errorf("%w: it took so long that the log around it was cleaned away", ErrUncertain)
+	}
+	return nil
+}
+
 // Attempts to find out what became of a commit, and the pauses between them, of
 // which each is longer than the one before.
 const (
@@ -450,8 +473,8 @@ func (t *Table) putCommit(ctx context.Context, v Version, body []byte, txnID str
 		return false, err
 	}
 	err = t.st.PutIfAbsent(ctx, name, body)
-	if err == nil {
-		return true, nil
+	if err == nil || refusedByStore(err) {
+		return err == nil, err
 	}
 	// Once something was sent, the answer is wanted even if the caller has
 	// given up.
@@ -484,6 +507,12 @@ func (t *Table) putCommit(ctx context.Context, v Version, body []byte, txnID str
 		}
 	}
 	return false, fmt.Errorf("%w: %w", ErrUncertain, first)
+}
+
+// refusedByStore tells whether a store's error says that a write had no effect and
+// would have none the next time.
+func refusedByStore(err error) bool {
+	return errors.Is(err, store.ErrPermission) || errors.Is(err, store.ErrUnconditional) || errors.Is(err, store.ErrName)
 }
 
 // isCommit tells whether a commit's file carries an id. A file that cannot be

@@ -768,3 +768,82 @@ func TestConflictWithWhatWasReadAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A process that was stopped between its last look at the log and its write may
+// write a version that came and went meanwhile.
+func TestWriterThatWasStoppedDuringItsWriteIsNotBelieved(t *testing.T) {
+	for _, cleaned := range []bool{true, false} {
+		memory := store.NewMemory()
+		newTestTable(t, memory)
+		other := mustOpen(t, memory)
+		var asleep time.Duration
+		var table *Table
+		table = mustOpen(t, &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
+			if op != storetest.PutIfAbsent || asleep > 0 {
+				return nil
+			}
+			asleep = 2 * time.Hour
+			if !cleaned {
+				return nil
+			}
+			for i := range 5 {
+				mustCommit(t, other, &Commit{Operation: "WRITE", Add: []*File{fakeFile(fmt.Sprint("f", i), 1)}})
+			}
+			if err := other.Checkpoint(t.Context()); err != nil {
+				t.Error(err)
+			}
+			later(other, 2*time.Hour)
+			for v := range Version(5) {
+				if err := memory.Delete(t.Context(), commitName(v)); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		}})
+		table.now = func() time.Time { return time.Now().Add(asleep) }
+		_, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("late", 1)}})
+		if cleaned && (won || !errors.Is(err, ErrUncertain)) || !cleaned && (!won || err != nil) {
+			t.Fatalf("cleaned %v: won %v, error %v", cleaned, won, err)
+		}
+		head := mustOpen(t, memory)
+		if won != (head.Snapshot().File("late") != nil) {
+			t.Fatalf("cleaned %v: it is in the table: %v", cleaned, !won)
+		}
+		s, err := table.Refresh(t.Context())
+		if err != nil || describe(s) != describe(head.Snapshot()) {
+			t.Fatalf("cleaned %v: it goes on from version %d: %v", cleaned, s.Version(), err)
+		}
+		mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile("next", 1)}})
+	}
+}
+
+// What a store refuses has no effect: there is nothing to find out, and nothing
+// that a second attempt would change.
+func TestCommitThatTheStoreRefusesIsNotUncertain(t *testing.T) {
+	for _, refusal := range []error{store.ErrPermission, store.ErrUnconditional, store.ErrName} {
+		memory := store.NewMemory()
+		newTestTable(t, memory)
+		st, ops := counted(&storetest.Faulty{Store: memory, Before: func(op storetest.Op, _ string) error {
+			if op == storetest.PutIfAbsent {
+				return fmt.Errorf("put: %w", refusal)
+			}
+			return nil
+		}})
+		table := mustOpen(t, st)
+		clear(ops)
+		_, won, err := table.Commit(t.Context(), &Commit{Operation: "WRITE", Add: []*File{fakeFile("f", 1)}})
+		if won || !errors.Is(err, refusal) || errors.Is(err, ErrUncertain) {
+			t.Errorf("%v: won %v, error %v", refusal, won, err)
+		}
+		if ops[storetest.PutIfAbsent] != 1 || len(ops) != 1 {
+			t.Errorf("%v: it took %v", refusal, ops)
+		}
+		_, err = table.Append(t.Context(), idNames(0, 1))
+		if !errors.Is(err, refusal) {
+			t.Errorf("%v: error %v", refusal, err)
+		}
+		for name := range objects(t, memory) {
+			t.Errorf("%v: %s was left behind", refusal, name)
+		}
+	}
+}

@@ -21,6 +21,15 @@ type listing struct {
 	checkpoints []checkpointRef // complete ones, oldest first
 	last        Version         // of the commits, or -1
 	first       Version         // of the commits, or -1
+	whole       Version         // up to it, no commit is missing after first; or -1
+}
+
+// newest returns the last version of a commit or a checkpoint, or -1.
+func (l *listing) newest() Version {
+	if n := len(l.checkpoints); n > 0 {
+		return max(l.last, l.checkpoints[n-1].version)
+	}
+	return l.last
 }
 
 // empty tells whether there is no log at all.
@@ -28,7 +37,7 @@ func (l *listing) empty() bool { return l.last < 0 && len(l.checkpoints) == 0 }
 
 // listLog lists the log from a version on.
 func listLog(ctx context.Context, st store.Store, from Version) (*listing, error) {
-	l := &listing{from: from, first: -1, last: -1}
+	l := &listing{from: from, first: -1, last: -1, whole: -1}
 	after := ""
 	if from > 0 {
 		after = fmt.Sprintf("%s%020d", logDir, from) // sorts before all files of that version
@@ -47,9 +56,11 @@ func listLog(ctx context.Context, st store.Store, from Version) (*listing, error
 		case !ok:
 		case f.commit:
 			if l.first < 0 {
-				l.first = f.version
+				l.first, l.whole = f.version, f.version
 			}
-			l.last = f.version
+			if l.last = f.version; f.version == l.whole+1 {
+				l.whole = f.version
+			}
 		case f.parts == 0:
 			l.checkpoints = append(l.checkpoints, checkpointRef{version: f.version, unique: f.unique, bytes: info.Size})
 		default:

@@ -217,11 +217,9 @@ func (t *Table) rediscover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("refresh: %w", err)
 	}
-	newest := l.last
-	if n := len(l.checkpoints); n > 0 {
-		newest = max(newest, l.checkpoints[n-1].version)
-	}
-	if newest > s.version && l.first != s.version+1 {
+	// The commits after s need not be those that followed it, unless they go on
+	// to the head: see [Table.checkFollows].
+	if newest := l.newest(); newest > s.version && (l.first != s.version+1 || l.whole < newest) {
 		fresh, err := load(ctx, t.st, head)
 		if err != nil {
 			return fmt.Errorf("refresh: %w", err)

@@ -100,8 +100,8 @@ func (w *rowWriter) drop(err error) {
 // neverTook tells whether the error of a commit says that it did not take place:
 // it was refused before it was tried, or lost.
 func neverTook(err error) bool {
-	return !errors.Is(err, ErrUncertain) &&
-		(errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrConflict))
+	return !errors.Is(err, ErrUncertain) && (errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported) ||
+		errors.Is(err, ErrConflict) || refusedByStore(err))
 }
 
 // all writes all rows, one partition after the other.
