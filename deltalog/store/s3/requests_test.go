@@ -35,6 +35,12 @@ func TestOutcomesOfAConditionalPut(t *testing.T) {
 		{name: "busy, taken", before: once("PUT", refuse(503, "SlowDown")), theirs: true, want: ErrDoubt, log: "PUT PUT"},
 		{name: "internal error", before: once("PUT", refuse(500, "InternalError")), log: "PUT PUT"},
 		{name: "denied", before: once("PUT", refuse(403, "AccessDenied")), want: store.ErrPermission, log: "PUT"},
+		{
+			name: "reply lost, then denied", after: loseReply("PUT"), before: second("PUT", refuse(403, "AccessDenied")),
+			want: errCut, log: "PUT PUT",
+		},
+		{name: "taken, without a reason", before: once("PUT", says(412, "")), theirs: true, want: store.ErrExist, log: "PUT"},
+		{name: "taken, in words of its own", before: once("PUT", says(412, "<html>no</html>")), theirs: true, want: store.ErrExist, log: "PUT"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, w := through(t)
@@ -49,8 +55,10 @@ func TestOutcomesOfAConditionalPut(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got error %v, want %v", err, c.want)
 			}
-			if errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
-				t.Fatalf("the doubt is lost: %v", err)
+			for _, known := range []error{store.ErrExist, store.ErrPermission} {
+				if errors.Is(err, known) && !errors.Is(c.want, known) {
+					t.Fatalf("the doubt is lost: %v", err)
+				}
 			}
 			if log := w.take(); log != c.log {
 				t.Fatalf("sent %s, want %s", log, c.log)

@@ -46,27 +46,33 @@ func (b *bucket) try(ctx context.Context, size int64, send func(context.Context)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		}
 		if timedOut {
 			err = fmt.Errorf("no answer within %s: %w", limit, err)
 		}
 		what := judge(err)
-		if what == final || n == attempts {
-			if doubt != nil {
-				err = &doubtful{first: doubt, last: err}
-			}
-			return err
+		if what == final || n == attempts || ctx.Err() != nil {
+			return ended(ctx, doubt, err)
 		}
 		if what == maybe && doubt == nil {
 			doubt = err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+			return ended(ctx, doubt, err)
 		case <-time.After(pause/2 + rand.N(pause/2+1)):
 			pause = min(2*pause, maxPause)
 		}
 	}
+}
+
+// ended returns the error of a request that is not sent again. Doubt is nil unless
+// an attempt before may have had its effect.
+func ended(ctx context.Context, doubt, err error) error {
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	if doubt != nil {
+		return &doubtful{first: doubt, last: err}
+	}
+	return err
 }

@@ -129,6 +129,15 @@ func refuse(status int, code string) func() (*http.Response, error) {
 	}
 }
 
+// says answers with a status and with what is no error of S3, as proxies do.
+func says(status int, body string) func() (*http.Response, error) {
+	return func() (*http.Response, error) {
+		resp, err := refuse(status, "")()
+		resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		return resp, err
+	}
+}
+
 // cutBody breaks off every answer to a GET after n bytes.
 func cutBody(n int64) func(*http.Request, *http.Response) (*http.Response, error) {
 	return func(r *http.Request, resp *http.Response) (*http.Response, error) {

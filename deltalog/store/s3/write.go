@@ -68,13 +68,16 @@ func (s *Store) placed(name string, err error, conditional bool) error {
 	if conditional {
 		act = actCreate
 	}
-	if status, _ := answer(err); status == http.StatusPreconditionFailed {
-		if d, ok := errors.AsType[*doubtful](err); ok {
-			err = fmt.Errorf("%w: %w", ErrDoubt, d.first)
-			return fmt.Errorf("%s s3://%s/%s%s: %w", act, s.name, s.prefix, name, err)
-		}
+	failed := s.fail(act, name, err)
+	d, doubt := errors.AsType[*doubtful](err)
+	switch status, _ := answer(err); {
+	case doubt && status == http.StatusPreconditionFailed:
+		return fmt.Errorf("%s s3://%s/%s%s: %w: %w", act, s.name, s.prefix, name, ErrDoubt, d.first)
+	case doubt && errors.Is(failed, store.ErrPermission):
+		// This attempt had no effect. An earlier one may have had.
+		return fmt.Errorf("%v; an attempt before got no answer: %w", failed, d.first)
 	}
-	return s.fail(act, name, err)
+	return failed
 }
 
 // probe finds out, once, whether the store honours conditions.
