@@ -42,6 +42,21 @@ func (c credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return v, nil
 }
 
+// IsCredentialsProvider tells what kind of provider this is: requests of
+// [aws.AnonymousCredentials] are not signed.
+func (c credentials) IsCredentialsProvider(kind aws.CredentialsProvider) bool {
+	return aws.IsCredentialsProvider(c.CredentialsProvider, kind)
+}
+
+// isOutdated tells whether other credentials may do where these did not.
+func isOutdated(err error) bool {
+	switch _, code := answer(err); code {
+	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId":
+		return true
+	}
+	return false
+}
+
 // answer returns the status and the error code of a store's answer; status is
 // zero where there was none.
 func answer(err error) (status int, code string) {

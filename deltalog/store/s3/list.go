@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/millrace-io/millrace/deltalog/store"
 )
@@ -21,10 +23,11 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 			yield(store.Info{}, err)
 			return
 		}
-		in := &sdk.ListObjectsV2Input{Bucket: &s.name, Prefix: aws.String(s.prefix + prefix)}
+		in := &sdk.ListObjectsV2Input{Bucket: &s.name, Prefix: aws.String(s.prefix + prefix), EncodingType: types.EncodingTypeUrl}
 		if after != "" {
 			in.StartAfter = aws.String(s.prefix + after)
 		}
+		last := ""
 		for {
 			page, err := s.page(ctx, in)
 			if err != nil {
@@ -32,7 +35,16 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 				return
 			}
 			for i := range page.Contents {
-				name, ours := strings.CutPrefix(aws.ToString(page.Contents[i].Key), s.prefix)
+				key, err := listedKey(page, i)
+				if err == nil && key <= last {
+					err = fmt.Errorf("the store listed %q after %q: it keeps no order, as directory buckets do not", key, last)
+				}
+				last = key
+				if err != nil {
+					yield(store.Info{}, s.fail(actList, prefix, err))
+					return
+				}
+				name, ours := strings.CutPrefix(key, s.prefix)
 				if !ours || store.CheckName(name) != nil {
 					continue
 				}
@@ -52,6 +64,20 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 			}
 		}
 	}
+}
+
+// listedKey returns a key of a listing. They are encoded, since a key may hold what
+// XML cannot, unless the store does not know how.
+func listedKey(page *sdk.ListObjectsV2Output, i int) (string, error) {
+	key := aws.ToString(page.Contents[i].Key)
+	if page.EncodingType != types.EncodingTypeUrl {
+		return key, nil
+	}
+	decoded, err := url.QueryUnescape(key)
+	if err != nil {
+		return "", fmt.Errorf("the store listed the key %q: %w", key, err)
+	}
+	return decoded, nil
 }
 
 func (s *Store) page(ctx context.Context, in *sdk.ListObjectsV2Input) (page *sdk.ListObjectsV2Output, err error) {

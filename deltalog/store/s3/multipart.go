@@ -157,9 +157,7 @@ func (w *writer) begin() error {
 	}
 	in := &sdk.CreateMultipartUploadInput{Bucket: &w.s.name, Key: w.key, Metadata: w.mark}
 	in.ServerSideEncryption, in.SSEKMSKeyId = w.s.encryption()
-	// The SDK sends checksums of parts unless AWS_REQUEST_CHECKSUM_CALCULATION
-	// is when_required; the upload must know of them.
-	if w.s.client.Options().RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired {
+	if w.s.checksum(nil) != nil { // the upload must know of those of its parts
 		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
 	}
 	err := w.s.try(w.ctx, 0, func(ctx context.Context) error {
@@ -178,6 +176,7 @@ func (w *writer) begin() error {
 func (w *writer) upload(number int32, part []byte) (types.CompletedPart, error) {
 	in := &sdk.UploadPartInput{
 		Bucket: &w.s.name, Key: w.key, UploadId: w.id, PartNumber: &number, ContentLength: aws.Int64(int64(len(part))),
+		ChecksumCRC32: w.s.checksum(part),
 	}
 	done := types.CompletedPart{PartNumber: &number}
 	err := w.s.try(w.ctx, int64(len(part)), func(ctx context.Context) error {

@@ -38,6 +38,7 @@ func (b *bucket) try(ctx context.Context, size int64, send func(context.Context)
 	limit := attemptTime + time.Duration(size/bytesASecond)*time.Second
 	pause := b.pause
 	var doubt error
+	renewed := b.cache == nil
 	for n := 1; ; n++ {
 		once, cancel := context.WithTimeout(ctx, limit)
 		err := send(once)
@@ -50,6 +51,10 @@ func (b *bucket) try(ctx context.Context, size int64, send func(context.Context)
 			err = fmt.Errorf("no answer within %s: %w", limit, err)
 		}
 		what := judge(err)
+		if !renewed && isOutdated(err) {
+			b.cache.Invalidate()
+			renewed, what = true, again
+		}
 		if what == final || n == attempts || ctx.Err() != nil {
 			return ended(ctx, doubt, err)
 		}

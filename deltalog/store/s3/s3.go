@@ -17,6 +17,10 @@
 // its own bytes apart reads the object back. Objects made by Create carry a mark
 // by which the store does that itself.
 //
+// Credentials that the store no longer takes are asked for again, once for each
+// request. Bodies are sent with a CRC-32 before them, which stores check that know
+// of it, unless AWS_REQUEST_CHECKSUM_CALCULATION is when_required.
+//
 // Before its first conditional write a store writes an object twice, to find
 // out whether the condition holds: see [store.Probe].
 //
@@ -143,6 +147,8 @@ type bucket struct {
 	partBytes int
 	uploads   int
 	pause     time.Duration // before the second attempt
+	// cache forgets the credentials that it has; nil where they are of no use.
+	cache interface{ Invalidate() }
 
 	mu     sync.Mutex // held while probing
 	proven bool       // conditions hold, or are trusted
@@ -166,7 +172,9 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the AWS configuration: %w", err)
 	}
+	var cache interface{ Invalidate() }
 	if cfg.Credentials != nil {
+		cache, _ = cfg.Credentials.(interface{ Invalidate() })
 		cfg.Credentials = credentials{cfg.Credentials}
 	}
 	client := sdk.NewFromConfig(cfg, o.client)
@@ -175,7 +183,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{bucket: &bucket{
 		client: client, name: o.Bucket, kmsKey: o.KMSKey, partBytes: o.PartBytes, uploads: o.Uploads,
-		pause: firstPause, proven: o.NoProbe,
+		pause: firstPause, proven: o.NoProbe, cache: cache,
 	}}
 	if o.Prefix != "" {
 		s.prefix = o.Prefix + "/"

@@ -3,8 +3,11 @@ package s3
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -42,12 +45,24 @@ func (s *Store) put(ctx context.Context, name string, key *string, b []byte, abs
 		Bucket: &s.name, Key: key, IfNoneMatch: absent, ContentLength: aws.Int64(int64(len(b))), Metadata: metadata,
 	}
 	in.ServerSideEncryption, in.SSEKMSKeyId = s.encryption()
+	in.ChecksumCRC32 = s.checksum(b)
 	err := s.try(ctx, int64(len(b)), func(ctx context.Context) error {
 		in.Body = bytes.NewReader(b)
 		_, err := s.client.PutObject(ctx, in)
 		return err
 	})
 	return s.placed(name, err, absent != nil)
+}
+
+// checksum returns the CRC-32 of a body as a header has it, or nil where none is
+// wanted. The SDK would send it behind the body over TLS, which few servers but
+// AWS understand.
+func (b *bucket) checksum(body []byte) *string {
+	if b.client.Options().RequestChecksumCalculation == aws.RequestChecksumCalculationWhenRequired {
+		return nil
+	}
+	sum := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body))
+	return aws.String(base64.StdEncoding.EncodeToString(sum))
 }
 
 // encryption returns what new objects are encrypted with; both are empty where
@@ -88,7 +103,7 @@ func (s *Store) probe(ctx context.Context) error {
 		return nil
 	}
 	// A bucket of its own, which trusts the store: the probe must not be probed.
-	b := &bucket{client: s.client, name: s.name, kmsKey: s.kmsKey, pause: s.pause, proven: true}
+	b := &bucket{client: s.client, name: s.name, kmsKey: s.kmsKey, pause: s.pause, cache: s.cache, proven: true}
 	if err := store.Probe(ctx, &Store{bucket: b, prefix: s.prefix}); err != nil {
 		return err
 	}
