@@ -297,7 +297,13 @@ func (w *localWriter) Commit() error {
 	if err := w.f.Sync(); err != nil {
 		return fail("write", w.path, err)
 	}
-	var err error
+	// Opened before there is something to make durable, so that what this user
+	// may not do is not half done.
+	dir, err := os.Open(filepath.Dir(w.path))
+	if err != nil {
+		return fail("create", w.path, err)
+	}
+	defer func() { _ = dir.Close() }()
 	if w.replace {
 		err = os.Rename(w.f.Name(), w.path)
 	} else {
@@ -309,7 +315,7 @@ func (w *localWriter) Commit() error {
 	case err != nil:
 		return fail("create", w.path, err)
 	}
-	if err := syncDir(filepath.Dir(w.path)); err != nil {
+	if err := dir.Sync(); err != nil {
 		return fail("create", w.path, err)
 	}
 	return nil
@@ -397,6 +403,9 @@ func (l *Local) walk(ctx context.Context, dir, prefix, after string, yield func(
 		name := e.Name()
 		if dir != "" {
 			name = dir + "/" + name
+		}
+		if CheckName(name) != nil {
+			continue // not of a store
 		}
 		if e.IsDir() {
 			below := name + "/"

@@ -42,6 +42,24 @@ func isEmpty(t *testing.T, dir string) {
 	}
 }
 
+// asNobody runs f as a user whom modes hold back.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		f()
+		return
+	}
+	runtime.LockOSThread() // this thread becomes another user's
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if err := syscall.Setfsuid(0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAFullDiskLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
@@ -101,18 +119,6 @@ func TestFilesThatMayNotBeTouchedAreNamed(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = os.Chmod(dir+"/d", 0o755) })
-	if os.Geteuid() == 0 { // whom no mode holds back: this thread becomes another user's
-		runtime.LockOSThread()
-		if err := syscall.Setfsuid(65534); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := syscall.Setfsuid(0); err != nil {
-				t.Error(err)
-			}
-			runtime.UnlockOSThread()
-		}()
-	}
 	denied := func(err error, path string) {
 		t.Helper()
 		if !errors.Is(err, store.ErrPermission) || errors.Is(err, store.ErrNotExist) {
@@ -120,30 +126,95 @@ func TestFilesThatMayNotBeTouchedAreNamed(t *testing.T) {
 		}
 		oneSentence(t, err, path, "let this user")
 	}
-	_, err = st.Get(t.Context(), "d/x")
-	denied(err, dir+"/d/x")
-	_, _, err = st.OpenRange(t.Context(), "d/x")
-	denied(err, dir+"/d/x")
-	denied(st.PutIfAbsent(t.Context(), "d/y", nil), dir+"/d/y")
-	denied(st.Put(t.Context(), "d/y", nil), dir+"/d/y")
-	denied(st.Delete(t.Context(), "d/x"), dir+"/d/x")
-	_, err = st.Create(t.Context(), "d/e/y")
-	denied(err, dir+"/d/e/y")
-	if os.Geteuid() == 0 {
-		if err := syscall.Setfsuid(0); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(dir+"/d", 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Setfsuid(65534); err != nil {
-			t.Fatal(err)
-		}
-	} else if err := os.Chmod(dir+"/d", 0); err != nil {
+	asNobody(t, func() {
+		_, err := st.Get(t.Context(), "d/x")
+		denied(err, dir+"/d/x")
+		_, _, err = st.OpenRange(t.Context(), "d/x")
+		denied(err, dir+"/d/x")
+		denied(st.PutIfAbsent(t.Context(), "d/y", nil), dir+"/d/y")
+		denied(st.Put(t.Context(), "d/y", nil), dir+"/d/y")
+		denied(st.Delete(t.Context(), "d/x"), dir+"/d/x")
+		_, err = st.Create(t.Context(), "d/e/y")
+		denied(err, dir+"/d/e/y")
+	})
+	if err := os.Chmod(dir+"/d", 0); err != nil {
 		t.Fatal(err)
 	}
-	listed := errors.New("the listing is empty")
-	for _, listed = range st.List(t.Context(), "", "") {
+	asNobody(t, func() {
+		listed := errors.New("the listing is empty")
+		for _, listed = range st.List(t.Context(), "", "") {
+		}
+		denied(listed, dir+"/d")
+	})
+}
+
+// A folder in which this user may make files but which it may not read cannot be
+// made durable: that is found out before the object is there, not after.
+func TestARefusalOfLocalHasNoEffect(t *testing.T) {
+	dir := t.TempDir()
+	st, err := store.NewLocal(filepath.Join(dir, "d"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	denied(listed, dir+"/d")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "d"), 0o333); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "d"), 0o755) })
+	for name, put := range map[string]func() error{
+		"put if absent": func() error { return st.PutIfAbsent(t.Context(), "x", []byte("1")) },
+		"put":           func() error { return st.Put(t.Context(), "x", []byte("1")) },
+		"create": func() error {
+			w, err := st.Create(t.Context(), "x")
+			if err != nil {
+				return err
+			}
+			defer w.Abort()
+			return w.Commit()
+		},
+	} {
+		var err error
+		asNobody(t, func() { err = put() })
+		if _, there := st.Get(t.Context(), "x"); !errors.Is(err, store.ErrPermission) || !errors.Is(there, store.ErrNotExist) {
+			t.Errorf("%s: got error %v; the object is there: %v", name, err, there == nil)
+		}
+		isEmpty(t, filepath.Join(dir, "d"))
+	}
+}
+
+// Files of others below a store's folder can have names that no object has.
+func TestLocalPassesOverNamesThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a\\b", "c\xff", "x"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "in-"+name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "in-"+name, "y"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := store.NewLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for info, err := range st.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, info.Name)
+	}
+	if strings.Join(names, " ") != "in-x/y x" {
+		t.Errorf("listed %q", names)
+	}
 }

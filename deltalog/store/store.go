@@ -44,8 +44,8 @@ var (
 
 // Store holds objects under names. Its methods may be called concurrently.
 //
-// An error that is none of the sentinels leaves the outcome of a write open:
-// the object may or may not be there.
+// A write that returns an error wrapping a sentinel has had no effect. Any other
+// error leaves its outcome open: the object may or may not be there.
 type Store interface {
 	// Get returns all bytes of an object, which the caller owns, or
 	// ErrNotExist.
@@ -65,7 +65,8 @@ type Store interface {
 	Create(ctx context.Context, name string) (Writer, error)
 	// List yields the objects whose names begin with prefix and sort after
 	// the name after, in byte order of their names. An empty prefix means all,
-	// an empty after means from the start. It ends with the first error.
+	// an empty after means from the start. What has a name that no object has,
+	// as others can leave it there, is passed over. It ends with the first error.
 	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 	// Delete removes an object. One that is not there is no error.
 	Delete(ctx context.Context, name string) error
