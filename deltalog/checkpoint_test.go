@@ -19,13 +19,9 @@ func TestCheckpointIsDueAfterAHundredCommits(t *testing.T) {
 		want     Version
 	}{{"", 100}, {"10", 10}, {"nonsense", 100}} {
 		st, ops := counted(store.NewMemory())
-		o := CreateOptions{Schema: idName(), Properties: map[string]string{}}
+		table := newTestTable(t, st)
 		if c.interval != "" {
-			o.Properties[PropertyCheckpointInterval] = c.interval
-		}
-		table, err := Create(t.Context(), st, o)
-		if err != nil {
-			t.Fatal(err)
+			othersSet(table, PropertyCheckpointInterval, c.interval)
 		}
 		for range 2 {
 			before := table.Snapshot().base.version
@@ -254,7 +250,7 @@ func TestIntervalsOfProperties(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"interval", "1", "interval 1 month", "interval -1 day", "interval x days", "interval 9999999999 weeks"} {
+	for _, text := range []string{"interval", "1", "interval 1 month", "interval -1 day", "interval 1.5 days", "interval x days", "interval 9999999999 weeks"} {
 		if got, err := parseInterval(text); err == nil && text != "interval" {
 			t.Errorf("%q: %v", text, got)
 		}

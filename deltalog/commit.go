@@ -295,27 +295,23 @@ func (p *planned) checkTable(read *Snapshot, c *Commit, first bool) error {
 			return fmt.Errorf("%w: the protocol lacks feature %s, which schema or properties need", ErrInvalid, name)
 		}
 	}
-	for _, name := range p.metadata.PartitionColumns {
-		if p.metadata.Schema.Field(name) < 0 {
-			return fmt.Errorf("%w: partition column %s is not in the schema", ErrInvalid, name)
-		}
+	if err := checkProperties(read.metadata.Configuration, p.metadata.Configuration, first); err != nil {
+		return err
+	}
+	if err := p.checkPartitions(first); err != nil {
+		return err
 	}
 	if err := p.checkMapping(read, first); err != nil {
 		return err
 	}
-	if first {
-		return nil
+	if err := p.checkFeatures(read, first); err != nil || first {
+		return err
 	}
 	if p.metadata.ID != read.metadata.ID {
 		return fmt.Errorf("%w: the table's id has changed", ErrInvalid)
 	}
 	if !slices.Equal(p.metadata.PartitionColumns, read.metadata.PartitionColumns) {
 		return fmt.Errorf("%w: the partition columns have changed", ErrInvalid)
-	}
-	for _, name := range read.protocol.writerFeatures() {
-		if !p.protocol.HasFeature(name) {
-			return fmt.Errorf("%w: feature %s is taken out of the protocol", ErrInvalid, name)
-		}
 	}
 	if len(c.Remove) < read.NumFiles() {
 		if err := checkTypeChanges(read.metadata, p.metadata); err != nil {
@@ -331,6 +327,53 @@ func (p *planned) checkTable(read *Snapshot, c *Commit, first bool) error {
 	}
 	if read.metadata.enabled(PropertyInCommitTimestamps) && !p.metadata.enabled(PropertyInCommitTimestamps) {
 		return fmt.Errorf("%w: in-commit timestamps cannot be switched off", ErrUnsupported)
+	}
+	return nil
+}
+
+// checkFeatures checks that the protocol lists features for all who must know
+// them, and keeps those that it had.
+func (p *planned) checkFeatures(read *Snapshot, first bool) error {
+	readers := p.protocol.readerFeatures()
+	if p.protocol.MinWriter >= 7 {
+		for _, name := range p.protocol.WriterFeatures {
+			if f := lookUp(name); f != nil && f.reader && !slices.Contains(readers, name) {
+				return fmt.Errorf("%w: feature %s is listed for writers alone", ErrInvalid, name)
+			}
+		}
+	}
+	if first {
+		return nil
+	}
+	for _, name := range read.protocol.writerFeatures() {
+		if !p.protocol.HasFeature(name) {
+			return fmt.Errorf("%w: feature %s is taken out of the protocol", ErrInvalid, name)
+		}
+	}
+	for _, name := range read.protocol.readerFeatures() {
+		if !slices.Contains(readers, name) {
+			return fmt.Errorf("%w: feature %s is taken out of the protocol for readers", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// checkPartitions checks the partition columns against the schema.
+func (p *planned) checkPartitions(first bool) error {
+	columns, s := p.metadata.PartitionColumns, p.metadata.Schema
+	for i, name := range columns {
+		at := s.Field(name)
+		switch {
+		case at < 0:
+			return fmt.Errorf("%w: partition column %s is not in the schema", ErrInvalid, name)
+		case slices.Contains(columns[:i], name):
+			return fmt.Errorf("%w: partition column %s is there twice", ErrInvalid, name)
+		case !s.Fields[at].Type.Kind.Primitive():
+			return fmt.Errorf("%w: partition column %s is of type %s", ErrInvalid, name, s.Fields[at].Type)
+		}
+	}
+	if first && len(columns) > 0 && len(columns) == len(s.Fields) {
+		return fmt.Errorf("%w: all columns are partition columns: data files would have none", ErrInvalid)
 	}
 	return nil
 }

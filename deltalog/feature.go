@@ -283,7 +283,8 @@ func (p *Protocol) With(names ...string) *Protocol {
 // besides its own; p itself if that is nothing.
 func (p *Protocol) For(m *Metadata) *Protocol { return p.With(neededFeatures(m)...) }
 
-// neededFeatures lists what a table needs by its types and properties.
+// neededFeatures lists what a table needs by its types and properties, features
+// that are not supported too.
 func neededFeatures(m *Metadata) []string {
 	var names []string
 	for _, need := range []struct{ property, feature string }{
@@ -307,6 +308,11 @@ func neededFeatures(m *Metadata) []string {
 	}
 	if slices.ContainsFunc(m.Schema.Fields, func(f schema.Field) bool { return hasKind(&f.Type, schema.TimestampNTZ) }) {
 		names = append(names, FeatureTimestampNTZ)
+	}
+	for _, f := range features {
+		if f.idle != nil && !f.idle(m) {
+			names = append(names, f.name)
+		}
 	}
 	return names
 }

@@ -32,7 +32,7 @@ func mappingOf(p *Protocol, m *Metadata) (schema.Mapping, error) {
 	}
 	mapping, err := schema.ParseMapping(m.Property(PropertyColumnMapping, ""))
 	if err != nil {
-		return mapping, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		return mapping, fmt.Errorf("property %s: %w: %w", PropertyColumnMapping, ErrUnsupported, err)
 	}
 	return mapping, nil
 }
@@ -77,8 +77,11 @@ func newPhysicalName(*schema.Field) string { return "col-" + uuid.NewString() }
 // mapping.
 func (m *Metadata) assignIDs(name func(*schema.Field) string) error {
 	mapping, err := schema.ParseMapping(m.Property(PropertyColumnMapping, ""))
-	if err != nil || mapping == schema.ByName {
-		return err
+	if err != nil {
+		return fmt.Errorf("property %s: %w", PropertyColumnMapping, err)
+	}
+	if mapping == schema.ByName {
+		return nil
 	}
 	last, err := m.maxColumnID()
 	if err != nil {

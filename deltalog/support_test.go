@@ -35,6 +35,17 @@ func newTestTable(t testing.TB, st store.Store) *Table {
 	return table
 }
 
+// othersSet has a table see a property as another writer set it, whatever it says.
+func othersSet(table *Table, property, value string) {
+	s := *table.snap.Load()
+	s.metadata = s.metadata.Clone()
+	if s.metadata.Configuration == nil {
+		s.metadata.Configuration = map[string]string{}
+	}
+	s.metadata.Configuration[property] = value
+	table.snap.Store(&s)
+}
+
 // fakeFile is a file that is in the log alone.
 func fakeFile(path string, rows int64) *File {
 	return &File{

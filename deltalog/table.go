@@ -2,11 +2,9 @@ package deltalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +64,9 @@ type CreateOptions struct {
 // Create makes a table, whose version is 0. Where there is one already, it
 // returns ErrExists.
 func Create(ctx context.Context, st store.Store, o CreateOptions) (*Table, error) {
+	if o.Schema == nil {
+		return nil, fmt.Errorf("create table: %w: no schema", ErrInvalid)
+	}
 	if err := o.Schema.Validate(); err != nil {
 		return nil, fmt.Errorf("create table: %w: %w", ErrInvalid, err)
 	}
@@ -252,36 +253,4 @@ func (s *Snapshot) withBase(c checkpointRef) *Snapshot {
 		n.added, n.addedSince = s.added.since(c.version), c.version
 	}
 	return &n
-}
-
-// parseInterval reads durations as properties have them, such as
-// "interval 1 week" or "interval 12 hours 30 minutes". Empty means zero.
-func parseInterval(text string) (time.Duration, error) {
-	words := strings.Fields(strings.ToLower(text))
-	if len(words) > 0 && words[0] == "interval" {
-		words = words[1:]
-	}
-	if len(words)%2 != 0 {
-		return 0, fmt.Errorf("interval %q: want pairs of number and unit", text)
-	}
-	var sum time.Duration
-	for i := 0; i < len(words); i += 2 {
-		var n int64
-		if _, err := fmt.Sscanf(words[i], "%d", &n); err != nil {
-			return 0, fmt.Errorf("interval %q: %w", text, err)
-		}
-		unit, ok := intervalUnits[strings.TrimSuffix(words[i+1], "s")]
-		if !ok || n < 0 || n > int64((1<<63-1-sum)/unit) {
-			return 0, fmt.Errorf("interval %q: %w", text, errInterval)
-		}
-		sum += time.Duration(n) * unit
-	}
-	return sum, nil
-}
-
-var errInterval = errors.New("no number of a unit from microseconds to weeks")
-
-var intervalUnits = map[string]time.Duration{
-	"microsecond": time.Microsecond, "millisecond": time.Millisecond, "second": time.Second,
-	"minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour,
 }
