@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 )
@@ -45,19 +44,10 @@ func newKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := place.serversProgram(ctx)
+	p, port, err := place.process(ctx, "Kafka", o.Dir, o.Port)
 	if err != nil {
 		return nil, err
 	}
-	port, err := choosePort(o.Port)
-	if err != nil {
-		return nil, err
-	}
-	p := &Process{name: "Kafka", program: program}
-	if p.cwd, p.temp, err = ownDir(o.Dir, "kafka"); err != nil {
-		return nil, err
-	}
-	p.log = filepath.Join(p.cwd, "kafka.log")
 	p.args = []string{"kafka", "--dir", filepath.Join(p.cwd, "data"), "--port", strconv.Itoa(port)}
 	for name, value := range o.Settings {
 		p.args = append(p.args, "--set", name+"="+value)
@@ -74,22 +64,4 @@ var apiVersions = []byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0xff, 0xff}
 // probe is nil when the broker answers.
 func (k *Kafka) probe(ctx context.Context) error {
 	return exchange(ctx, k.Brokers[0], apiVersions, make([]byte, 8))
-}
-
-// ownDir makes the folder of a server that runs as this process's user: dir,
-// or a temporary one when dir is empty, returned as temp too.
-func ownDir(dir, name string) (cwd, temp string, err error) {
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "millrace-"+name+"-"); err != nil {
-			return "", "", fmt.Errorf("make a temporary folder: %w", err)
-		}
-		return dir, dir, nil
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", "", fmt.Errorf("resolve a folder: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", "", fmt.Errorf("make the folder of %s: %w", name, err)
-	}
-	return dir, "", nil
 }

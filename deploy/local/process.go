@@ -50,6 +50,42 @@ const (
 	stopLimit  = 25 * time.Second
 )
 
+// process returns a server that runs as this process's user, without its arguments
+// and its probe, and the port that it is to have: port, or a free one for 0.
+func (p *place) process(ctx context.Context, name, dir string, port int) (*Process, int, error) {
+	program, err := p.serversProgram(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if port, err = choosePort(port); err != nil {
+		return nil, 0, err
+	}
+	s := &Process{name: name, program: program}
+	if s.cwd, s.temp, err = ownDir(dir, strings.ToLower(name)); err != nil {
+		return nil, 0, err
+	}
+	s.log = filepath.Join(s.cwd, strings.ToLower(name)+".log")
+	return s, port, nil
+}
+
+// ownDir makes the folder of a server that runs as this process's user: dir,
+// or a temporary one when dir is empty, returned as temp too.
+func ownDir(dir, name string) (cwd, temp string, err error) {
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "millrace-"+name+"-"); err != nil {
+			return "", "", fmt.Errorf("make a temporary folder: %w", err)
+		}
+		return dir, dir, nil
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", "", fmt.Errorf("resolve a folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", "", fmt.Errorf("make the folder of %s: %w", name, err)
+	}
+	return dir, "", nil
+}
+
 // Start starts the server, unless it runs, and waits until it serves.
 func (p *Process) Start(ctx context.Context) error {
 	p.mu.Lock()

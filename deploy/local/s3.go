@@ -52,23 +52,14 @@ func newS3(ctx context.Context, o S3Options) (*S3, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := place.serversProgram(ctx)
-	if err != nil {
-		return nil, err
-	}
 	versitygw, err := place.s3Program(ctx)
 	if err != nil {
 		return nil, err
 	}
-	port, err := choosePort(o.Port)
+	p, port, err := place.process(ctx, "S3", o.Dir, o.Port)
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{name: "S3", program: program}
-	if p.cwd, p.temp, err = ownDir(o.Dir, "s3"); err != nil {
-		return nil, err
-	}
-	p.log = filepath.Join(p.cwd, "s3.log")
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	s := &S3{
 		Process: p, Endpoint: "http://" + address, Region: "us-east-1",

@@ -59,23 +59,14 @@ func newTemporal(ctx context.Context, o TemporalOptions) (*Temporal, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := place.serversProgram(ctx)
-	if err != nil {
-		return nil, err
-	}
 	temporal, err := place.temporalProgram(ctx)
 	if err != nil {
 		return nil, err
 	}
-	port, err := choosePort(o.Port)
+	p, port, err := place.process(ctx, "Temporal", o.Dir, o.Port)
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{name: "Temporal", program: program}
-	if p.cwd, p.temp, err = ownDir(o.Dir, "temporal"); err != nil {
-		return nil, err
-	}
-	p.log = filepath.Join(p.cwd, "temporal.log")
 	t := &Temporal{Process: p, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), program: temporal}
 	p.args = []string{
 		"run", "--", temporal,
