@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -287,8 +288,12 @@ func (f *actionFile[T]) close(ctx context.Context, st store.Store) (rows, bytes 
 	return rows, bytes, err
 }
 
-// checkpointSize reads a checkpoint's footer.
+// checkpointSize counts the actions and the bytes of a file of a checkpoint.
 func checkpointSize(ctx context.Context, st store.Store, name string) (rows, bytes int64, err error) {
+	if strings.HasSuffix(name, ".json") {
+		b, err := st.Get(ctx, name)
+		return int64(strings.Count(strings.TrimSpace(string(b)), "\n") + 1), int64(len(b)), err
+	}
 	r, size, err := st.OpenRange(ctx, name)
 	if err != nil {
 		return 0, 0, err

@@ -84,12 +84,8 @@ func readActions(ctx context.Context, st store.Store, c checkpointRef, kinds []s
 		sidecars = append(sidecars, name)
 		return err
 	}
-	read := readPart
-	if strings.HasSuffix(c.unique, ".json") {
-		read = readJSONPart
-	}
 	for _, name := range c.names() {
-		if err := read(ctx, st, name, append([]string{"sidecar"}, kinds...), take); err != nil {
+		if err := readPart(ctx, st, name, append([]string{"sidecar"}, kinds...), take); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -101,8 +97,11 @@ func readActions(ctx context.Context, st store.Store, c checkpointRef, kinds []s
 	return nil
 }
 
-// readPart reads one file of a checkpoint.
+// readPart reads one file of a checkpoint, in whichever form it is.
 func readPart(ctx context.Context, st store.Store, name string, kinds []string, yield func(*actionJSON) error) error {
+	if strings.HasSuffix(name, ".json") {
+		return readJSONPart(ctx, st, name, kinds, yield)
+	}
 	r, size, err := st.OpenRange(ctx, name)
 	if err != nil {
 		return err

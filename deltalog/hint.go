@@ -45,6 +45,40 @@ func (h hintJSON) ref() checkpointRef {
 	return c
 }
 
+// hintOf makes the hint of a checkpoint that is there.
+func hintOf(ctx context.Context, st store.Store, c checkpointRef) (hintJSON, error) {
+	h := hintJSON{Version: c.version, Parts: c.parts}
+	var sidecars []string
+	for _, name := range c.names() {
+		err := readPart(ctx, st, name, []string{"sidecar"}, func(a *actionJSON) error {
+			name, err := sidecarName(a.Sidecar.Path)
+			sidecars = append(sidecars, name)
+			return err
+		})
+		if err != nil {
+			return h, err
+		}
+	}
+	for _, name := range append(c.names(), sidecars...) {
+		rows, bytes, err := checkpointSize(ctx, st, name)
+		if err != nil {
+			return h, err
+		}
+		h.Size, h.SizeInBytes = h.Size+rows, h.SizeInBytes+bytes
+	}
+	if c.unique == "" {
+		return h, nil
+	}
+	for info, err := range st.List(ctx, c.names()[0], "") {
+		if err != nil {
+			return h, err
+		}
+		h.V2 = &hintV2{Path: strings.TrimPrefix(info.Name, logDir), SizeInBytes: info.Size, ModTime: info.ModTime.UnixMilli()}
+		break
+	}
+	return h, nil
+}
+
 // readHint returns the version that the hint names, if it can be had.
 func readHint(ctx context.Context, st store.Store) (Version, bool) {
 	b, err := st.Get(ctx, hintName)

@@ -195,11 +195,7 @@ func (c *logCleaner) sidecarsUsed(ctx context.Context) (map[string]bool, error) 
 		if _, ok := logVersion(info.Name); !ok || gone[info.Name] || !strings.Contains(info.Name, ".checkpoint.") {
 			continue
 		}
-		read := readPart
-		if strings.HasSuffix(info.Name, ".json") {
-			read = readJSONPart
-		}
-		err := read(ctx, c.t.st, info.Name, []string{"sidecar"}, func(a *actionJSON) error {
+		err := readPart(ctx, c.t.st, info.Name, []string{"sidecar"}, func(a *actionJSON) error {
 			name, err := sidecarName(a.Sidecar.Path)
 			used[name] = true
 			return err
@@ -236,14 +232,11 @@ func (c *logCleaner) point(ctx context.Context) error {
 	if ok, err := c.t.pointsTo(ctx, c.first.version); err != nil || ok {
 		return err
 	}
-	if c.first.parts != 0 || c.first.unique != "" {
-		return fmt.Errorf("%w: %s does not name checkpoint %d, which has more than one file: write a checkpoint before", ErrUnsupported, hintName, c.first.version)
-	}
-	rows, size, err := checkpointSize(ctx, c.t.st, c.first.names()[0])
+	h, err := hintOf(ctx, c.t.st, c.first)
 	if err != nil {
 		return err
 	}
-	return c.t.pointAt(ctx, hintJSON{Version: c.first.version, Size: rows, SizeInBytes: size})
+	return c.t.pointAt(ctx, h)
 }
 
 func (c *logCleaner) delete(ctx context.Context, dry bool) (CleanedLog, error) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // longLog is a table of 30 commits with checkpoints of some of them.
@@ -201,5 +202,64 @@ func TestCleanLogKeepsSidecarsInUse(t *testing.T) {
 	}
 	if got, want := describe(mustOpen(t, memory).Snapshot()), describe(table.Snapshot()); got != want {
 		t.Fatalf("the table is now %s, want %s", got, want)
+	}
+}
+
+// TestCleanUpThatIsBrokenOffLeavesATable deletes the log's first n objects for
+// every n, as a process does that is killed on its way.
+func TestCleanUpThatIsBrokenOffLeavesATable(t *testing.T) {
+	for _, properties := range []map[string]string{nil, {PropertyCheckpointPolicy: "v2"}, {PropertyInCommitTimestamps: "true"}} {
+		memory, table := longLog(t, properties)
+		want := describe(table.Snapshot())
+		later(table, 31*day)
+		all := mustCleanLog(t, table, CleanLogOptions{DryRun: true}).Names
+		if len(all) < 20 {
+			t.Fatalf("only %v would go", all)
+		}
+		for n := range all {
+			left := memory.Clone()
+			deleted := 0
+			broken := mustOpen(t, &storetest.Faulty{Store: left, Before: func(op storetest.Op, _ string) error {
+				if op != storetest.Delete {
+					return nil
+				}
+				if deleted++; deleted > n {
+					return errLostReply
+				}
+				return nil
+			}})
+			later(broken, 31*day)
+			if _, err := broken.CleanLog(t.Context(), CleanLogOptions{}); !errors.Is(err, errLostReply) {
+				t.Fatalf("after %d deletions: %v", n, err)
+			}
+			for _, hint := range []bool{true, false} {
+				if !hint {
+					if err := left.Delete(t.Context(), hintName); err != nil {
+						t.Fatal(err)
+					}
+				}
+				next := mustOpen(t, left)
+				if got := describe(next.Snapshot()); got != want {
+					t.Fatalf("after %d deletions the table is %s, want %s", n, got, want)
+				}
+			}
+			found, err := Fsck(t.Context(), left, FsckOptions{Quick: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range found {
+				if strings.HasPrefix(f.File, logDir) {
+					t.Fatalf("after %d deletions: %v", n, f)
+				}
+			}
+			// Whoever comes next ends it, and goes on.
+			next := mustOpen(t, left)
+			later(next, 31*day)
+			mustCleanLog(t, next, CleanLogOptions{})
+			mustCommit(t, next, &Commit{Operation: "WRITE", Add: []*File{fakeFile("more", 1)}})
+			if err := next.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

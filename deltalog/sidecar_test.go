@@ -171,3 +171,39 @@ func TestSidecarsStayInTheirFolder(t *testing.T) {
 		}
 	}
 }
+
+// The hint can be made from a checkpoint as well as when that is written.
+func TestTheHintOfACheckpointIsMadeAnew(t *testing.T) {
+	for _, policy := range []string{"classic", "v2"} {
+		st := store.NewMemory()
+		table := largeLog(t, st, 50, 5)
+		if _, err := table.SetProperties(t.Context(), map[string]string{PropertyCheckpointPolicy: policy}); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := st.Get(t.Context(), hintName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := parseHint(b)
+		got, err := hintOf(t.Context(), st, want.ref())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.NumAdds, want.Checksum = 0, ""
+		if (want.V2 == nil) != (got.V2 == nil) || (policy == "v2") != (got.V2 != nil) {
+			t.Fatalf("%s: made %+v, want %+v", policy, got, want)
+		}
+		if got.V2 != nil {
+			if got.V2.Path != want.V2.Path || got.V2.SizeInBytes != want.V2.SizeInBytes || got.V2.ModTime == 0 {
+				t.Errorf("%s: made %+v, want %+v", policy, got.V2, want.V2)
+			}
+			got.V2, want.V2 = nil, nil
+		}
+		if got != want {
+			t.Errorf("%s: made %+v, want %+v", policy, got, want)
+		}
+	}
+}
