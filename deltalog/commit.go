@@ -220,7 +220,7 @@ func (t *Table) plan(ctx context.Context, read *Snapshot, c *Commit) (*commitLog
 	if err := after.planRowIDs(read, c, log); err != nil {
 		return nil, err
 	}
-	return log, nil
+	return log, log.checkText()
 }
 
 // planTime gives the commit its in-commit timestamp, where the table has them.
@@ -314,7 +314,7 @@ func (p *planned) checkTable(read *Snapshot, c *Commit, first bool) error {
 		return fmt.Errorf("%w: the partition columns have changed", ErrInvalid)
 	}
 	if len(c.Remove) < read.NumFiles() {
-		if err := checkTypeChanges(read.metadata, p.metadata); err != nil {
+		if err := checkColumns(read, p.metadata); err != nil {
 			return err
 		}
 	}

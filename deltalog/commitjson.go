@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/millrace-io/millrace/deltalog/schema"
 )
@@ -154,6 +155,53 @@ func (c *commitLog) encode(dataChange bool) ([]byte, error) {
 		line(actionJSON{Change: &cdcJSON{Path: f.Path, PartitionValues: partitionJSON(f.Partition), Size: f.Size, Tags: f.Tags}})
 	}
 	return buf.Bytes(), failed
+}
+
+// checkText returns an error wrapping ErrInvalid where the commit has text that is
+// not Unicode: JSON would hold other text, by which nothing is found again.
+func (c *commitLog) checkText() error {
+	var bad string
+	check := func(what string, texts ...string) {
+		for _, text := range texts {
+			if bad == "" && !utf8.ValidString(text) {
+				bad = what
+			}
+		}
+	}
+	checkMap := func(what string, m map[string]string) {
+		for k, v := range m {
+			check(what, k, v)
+		}
+	}
+	check("the operation", c.info.Operation)
+	checkMap("a parameter of the operation", c.info.Parameters)
+	checkMap("a metric of the operation", c.info.Metrics)
+	if m := c.metadata; m != nil {
+		check("the table's id, name or description", m.ID, m.Name, m.Description)
+		checkMap("a property", m.Configuration)
+	}
+	for i := range c.domains {
+		check("a domain", c.domains[i].Name, c.domains[i].Configuration)
+	}
+	for i := range c.txns {
+		check("the id of an application", c.txns[i].AppID)
+	}
+	for _, files := range [][]*File{c.adds, c.changes} {
+		for _, f := range files {
+			check("the path of a file", f.Path)
+			check("the statistics of a file", f.Stats)
+			checkMap("a tag of a file", f.Tags)
+			for _, v := range f.Partition {
+				if v != nil {
+					check("a partition value of a file", *v)
+				}
+			}
+		}
+	}
+	if bad != "" {
+		return fmt.Errorf("%w: %s is not Unicode", ErrInvalid, bad)
+	}
+	return nil
 }
 
 // partitionJSON is never null: readers want an object.

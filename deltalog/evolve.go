@@ -248,23 +248,39 @@ func withTypeChanges(keys map[string]json.RawMessage, changes []typeChange) (jso
 	return json.Marshal(keys)
 }
 
-// checkTypeChanges checks that columns of a table that keeps rows keep their
-// types too, or widen them as the table allows.
-func checkTypeChanges(old, next *Metadata) error {
-	if old.Schema == next.Schema {
+// checkColumns checks that a table that keeps rows keeps what they say: columns stay
+// where they are found by their names, keep their types or widen them as the table
+// allows, and are NOT NULL only where they were.
+func checkColumns(read *Snapshot, next *Metadata) error {
+	if read.metadata.Schema == next.Schema {
 		return nil
 	}
-	return sameTypes(old.Schema.Fields, next.Schema.Fields, "", next.enabled(PropertyTypeWidening))
+	mapping, err := read.mapping()
+	if err != nil {
+		return err
+	}
+	c := columnCheck{widen: next.enabled(PropertyTypeWidening), byName: mapping == schema.ByName}
+	return c.fields(read.metadata.Schema.Fields, next.Schema.Fields, "")
 }
 
-func sameTypes(old, next []schema.Field, path string, widen bool) error {
+// columnCheck compares the columns of a table with those that it is to have.
+type columnCheck struct {
+	widen  bool // types may be widened
+	byName bool // fields are found by their names, else by their ids
+}
+
+func (c columnCheck) fields(old, next []schema.Field, path string) error {
 	was := map[string]*schema.Field{}
 	for i := range old {
-		was[fieldIdentity(&old[i])] = &old[i]
+		was[c.identity(&old[i])] = &old[i]
 	}
 	for i := range next {
 		f := &next[i]
-		o, ok := was[fieldIdentity(f)]
+		o, ok := was[c.identity(f)]
+		delete(was, c.identity(f))
+		if !f.Nullable && (!ok || o.Nullable) {
+			return fmt.Errorf("%w: column %s is NOT NULL, and there are rows without it", ErrInvalid, path+f.Name)
+		}
 		if !ok {
 			continue
 		}
@@ -273,36 +289,50 @@ func sameTypes(old, next []schema.Field, path string, widen bool) error {
 			return fmt.Errorf("%w: column %s: %w", ErrInvalid, path+f.Name, err)
 		}
 		_, told := keys[keyTypeChanges]
-		if err := sameType(&o.Type, &f.Type, path+f.Name, widen, told); err != nil {
+		if err := c.types(&o.Type, &f.Type, path+f.Name, told); err != nil {
 			return err
+		}
+	}
+	for i := range old {
+		if was[c.identity(&old[i])] != nil && c.byName {
+			return fmt.Errorf("%w: column %s is missing: without column mapping, columns are not dropped", ErrInvalid, path+old[i].Name)
 		}
 	}
 	return nil
 }
 
-func sameType(old, next *schema.Type, at string, widen, told bool) error {
+// types compares the types of a column, or of parts of it; told says that its
+// metadata has changes of them.
+func (c columnCheck) types(old, next *schema.Type, at string, told bool) error {
 	switch {
 	case old.Kind == schema.Struct && next.Kind == schema.Struct:
-		return sameTypes(old.Fields, next.Fields, at+".", widen)
+		return c.fields(old.Fields, next.Fields, at+".")
 	case old.Kind == schema.Array && next.Kind == schema.Array:
-		return sameType(old.Elem, next.Elem, at, widen, told)
+		if old.ElemNull && !next.ElemNull {
+			return fmt.Errorf("%w: elements of column %s become NOT NULL, and there are rows that have others", ErrInvalid, at)
+		}
+		return c.types(old.Elem, next.Elem, at, told)
 	case old.Kind == schema.Map && next.Kind == schema.Map:
-		if err := sameType(old.Key, next.Key, at, widen, told); err != nil {
+		if old.ValueNull && !next.ValueNull {
+			return fmt.Errorf("%w: values of column %s become NOT NULL, and there are rows that have others", ErrInvalid, at)
+		}
+		if err := c.types(old.Key, next.Key, at, told); err != nil {
 			return err
 		}
-		return sameType(old.Value, next.Value, at, widen, told)
-	case old.Equal(*next) || widen && told && widens(*old, *next):
+		return c.types(old.Value, next.Value, at, told)
+	case old.Equal(*next) || c.widen && told && widens(*old, *next):
 		return nil
 	}
 	return fmt.Errorf("%w: the type of column %s changes from %s to %s", ErrInvalid, at, old, next)
 }
 
-// fieldIdentity tells fields of a struct apart: by their ids, else by their names.
-func fieldIdentity(f *schema.Field) string {
-	if len(f.Metadata) > 0 {
-		if keys, err := fieldKeys(f.Metadata); err == nil && keys[keyColumnID] != nil {
-			return "\x00" + string(keys[keyColumnID])
-		}
+// identity tells the fields of a struct apart.
+func (c columnCheck) identity(f *schema.Field) string {
+	if c.byName || len(f.Metadata) == 0 {
+		return f.Name
+	}
+	if keys, err := fieldKeys(f.Metadata); err == nil && keys[keyColumnID] != nil {
+		return "\x00" + string(keys[keyColumnID])
 	}
 	return f.Name
 }

@@ -48,6 +48,9 @@ var propertyForms = map[string]propertyForm{
 	},
 }
 
+// fixedProperties stay as they are once they are set.
+var fixedProperties = []string{propertyRowIDColumn, propertyRowCommitColumn, propertyInCommitVersion, propertyInCommitTime}
+
 func oneOf(v string, words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(v, w) })
 }
@@ -62,6 +65,11 @@ func atLeast(least int) func(string) bool {
 // checkProperties checks the properties of a table that are not as they were:
 // those that others have set stay what they are.
 func checkProperties(was, now map[string]string, first bool) error {
+	for _, name := range fixedProperties {
+		if value, had := was[name]; had && now[name] != value {
+			return fmt.Errorf("%w: property %s is for life: what was written depends on it", ErrInvalid, name)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		value := now[name]
 		if old, had := was[name]; had && old == value && !first {

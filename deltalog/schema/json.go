@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxDepth bounds how deep types nest.
@@ -48,7 +49,7 @@ func (s *Schema) MarshalJSON() ([]byte, error) {
 }
 
 // Validate returns an error wrapping ErrInvalid unless types are whole, names
-// are not empty, and no two of one struct are the same but for their case.
+// are Unicode and not empty, and no two of one struct are the same but for their case.
 func (s *Schema) Validate() error {
 	return validateFields(s.Fields, 0)
 }
@@ -61,6 +62,8 @@ func validateFields(fields []Field, depth int) error {
 		switch {
 		case f.Name == "":
 			return fmt.Errorf("%w: column %d has no name", ErrInvalid, i)
+		case !utf8.ValidString(f.Name):
+			return fmt.Errorf("%w: the name of column %d is not Unicode", ErrInvalid, i)
 		case seen[folded]:
 			return fmt.Errorf("%w: two columns are named %q", ErrInvalid, f.Name)
 		}
