@@ -51,6 +51,27 @@ func costOfReading(t *testing.T, memory *store.Memory) (c readCost, rows int) {
 	return c, rows
 }
 
+// timeToRead returns how long it takes to open each table and to read all of it:
+// the best of ten turns, so that what else the machine does counts little.
+func timeToRead(t *testing.T, stores ...store.Store) []time.Duration {
+	t.Helper()
+	best := make([]time.Duration, len(stores))
+	for turn := range 10 {
+		for i, st := range stores {
+			start := time.Now()
+			for _, err := range mustOpen(t, st).Snapshot().Read(t.Context(), ReadOptions{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if took := time.Since(start); turn == 0 || took < best[i] {
+				best[i] = took
+			}
+		}
+	}
+	return best
+}
+
 // TestSteadyWritesStayFastToRead commits 10,000 times, a few rows each, and
 // compares what it costs to read the table with what it costs once it has been
 // compacted anew.
@@ -109,6 +130,11 @@ func TestSteadyWritesStayFastToRead(t *testing.T) {
 	was, rows := costOfReading(t, memory)
 	best, rows2 := costOfReading(t, fresh)
 	t.Logf("%d compactions; %+v of a table of %d files, %+v once compacted to %d", compactions, was, table.Snapshot().NumFiles(), best, again.Snapshot().NumFiles())
+	took := timeToRead(t, memory, fresh)
+	t.Logf("read in %v, in %v once compacted", took[0], took[1])
+	if took[0] > 2*took[1] && !testing.Short() { // a few files more than needed weigh much in a small table
+		t.Errorf("it takes %v to read, %v once compacted", took[0], took[1])
+	}
 	if rows != rows2 || rows == 0 {
 		t.Fatalf("read %d rows, %d once compacted", rows, rows2)
 	}
