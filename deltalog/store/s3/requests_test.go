@@ -15,58 +15,113 @@ import (
 	"github.com/millrace-io/millrace/deltalog/store"
 )
 
+// outcome is what becomes of a write of the object x while its requests or their
+// answers go astray.
+type outcome struct {
+	name   string
+	before func(*http.Request) (*http.Response, error)
+	after  func(*http.Request, *http.Response) (*http.Response, error)
+	theirs bool // another writer has the name
+	want   error
+	log    string // what is sent; after "... " its end alone
+	// holds tells whose the object is then; neither's where it is not there.
+	holds string
+}
+
+// The owners of objects.
+const (
+	ours    = "ours"
+	theirs  = "theirs"
+	neither = ""
+)
+
+// run writes through faults, and looks at the outcome.
+func (c *outcome) run(t *testing.T, write func(*Store) error) {
+	s, w := through(t)
+	if c.theirs {
+		if err := s.PutIfAbsent(t.Context(), "x", []byte(theirs)); err != nil {
+			t.Fatal(err)
+		}
+		w.take()
+	}
+	w.before, w.after = c.before, c.after
+	err := write(s)
+	if !errors.Is(err, c.want) {
+		t.Fatalf("got error %v, want %v", err, c.want)
+	}
+	for _, known := range []error{store.ErrExist, store.ErrPermission} {
+		if errors.Is(err, known) && !errors.Is(c.want, known) {
+			t.Fatalf("the doubt is lost: %v", err)
+		}
+	}
+	log, end := w.take(), ""
+	if want, isEnd := strings.CutPrefix(c.log, "... "); isEnd {
+		end = want
+	}
+	if log != c.log && (end == "" || !strings.HasSuffix(log, " "+end)) {
+		t.Errorf("sent %s, want %s", log, c.log)
+	}
+	w.before, w.after = nil, nil
+	if n := uploads(t, s); n != 0 {
+		t.Errorf("%d uploads are left unfinished", n)
+	}
+	holds := ours
+	switch b, err := s.Get(t.Context(), "x"); {
+	case errors.Is(err, store.ErrNotExist):
+		holds = neither
+	case err != nil:
+		t.Fatal(err)
+	case string(b) == theirs:
+		holds = theirs
+	}
+	if holds != c.holds {
+		t.Errorf("the object is of %q, want %q", holds, c.holds)
+	}
+}
+
+// created writes an object piece by piece.
+func created(t *testing.T, b []byte) func(*Store) error {
+	return func(s *Store) error {
+		up, err := s.Create(t.Context(), "x")
+		if err != nil {
+			return err
+		}
+		defer up.Abort()
+		if _, err := up.Write(b); err != nil {
+			return err
+		}
+		return up.Commit()
+	}
+}
+
 func TestOutcomesOfAConditionalPut(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		before func(*http.Request) (*http.Response, error)
-		after  func(*http.Request, *http.Response) (*http.Response, error)
-		theirs bool // another writer has the name
-		want   error
-		log    string
-	}{
-		{name: "won", log: "PUT"},
-		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT"},
-		{name: "request lost", before: once("PUT", loseRequest), log: "PUT PUT"},
-		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: ErrDoubt, log: "PUT PUT"},
-		{name: "reply lost", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT"},
-		{name: "conflict", before: once("PUT", refuse(409, "ConditionalRequestConflict")), log: "PUT PUT"},
-		{name: "conflict, taken", before: once("PUT", refuse(409, "ConditionalRequestConflict")), theirs: true, want: store.ErrExist, log: "PUT PUT"},
-		{name: "busy", before: once("PUT", refuse(503, "SlowDown")), log: "PUT PUT"},
-		{name: "busy, taken", before: once("PUT", refuse(503, "SlowDown")), theirs: true, want: ErrDoubt, log: "PUT PUT"},
-		{name: "internal error", before: once("PUT", refuse(500, "InternalError")), log: "PUT PUT"},
-		{name: "denied", before: once("PUT", refuse(403, "AccessDenied")), want: store.ErrPermission, log: "PUT"},
+	for _, c := range []outcome{
+		{name: "won", log: "PUT", holds: ours},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT", holds: theirs},
+		{name: "request lost", before: once("PUT", loseRequest), log: "PUT PUT", holds: ours},
+		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: ErrDoubt, log: "PUT PUT", holds: theirs},
+		{name: "reply lost", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT", holds: ours},
+		{name: "conflict", before: once("PUT", refuse(409, "ConditionalRequestConflict")), log: "PUT PUT", holds: ours},
+		{
+			name: "conflict, taken", before: once("PUT", refuse(409, "ConditionalRequestConflict")), theirs: true,
+			want: store.ErrExist, log: "PUT PUT", holds: theirs,
+		},
+		{name: "busy", before: once("PUT", refuse(503, "SlowDown")), log: "PUT PUT", holds: ours},
+		{name: "busy, taken", before: once("PUT", refuse(503, "SlowDown")), theirs: true, want: ErrDoubt, log: "PUT PUT", holds: theirs},
+		{name: "internal error", before: once("PUT", refuse(500, "InternalError")), log: "PUT PUT", holds: ours},
+		{name: "denied", before: once("PUT", refuse(403, "AccessDenied")), want: store.ErrPermission, log: "PUT", holds: neither},
 		{
 			name: "reply lost, then denied", after: loseReply("PUT"), before: second("PUT", refuse(403, "AccessDenied")),
-			want: errCut, log: "PUT PUT",
+			want: errCut, log: "PUT PUT", holds: ours,
 		},
-		{name: "taken, without a reason", before: once("PUT", says(412, "")), theirs: true, want: store.ErrExist, log: "PUT"},
-		{name: "taken, in words of its own", before: once("PUT", says(412, "<html>no</html>")), theirs: true, want: store.ErrExist, log: "PUT"},
+		{name: "taken, without a reason", before: once("PUT", says(412, "")), theirs: true, want: store.ErrExist, log: "PUT", holds: theirs},
+		{
+			name: "taken, in words of its own", before: once("PUT", says(412, "<html>no</html>")), theirs: true,
+			want: store.ErrExist, log: "PUT", holds: theirs,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, w := through(t)
-			if c.theirs {
-				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
-					t.Fatal(err)
-				}
-				w.take()
-			}
-			w.before, w.after = c.before, c.after
-			err := s.PutIfAbsent(t.Context(), "x", []byte("ours"))
-			if !errors.Is(err, c.want) {
-				t.Fatalf("got error %v, want %v", err, c.want)
-			}
-			for _, known := range []error{store.ErrExist, store.ErrPermission} {
-				if errors.Is(err, known) && !errors.Is(c.want, known) {
-					t.Fatalf("the doubt is lost: %v", err)
-				}
-			}
-			if log := w.take(); log != c.log {
-				t.Fatalf("sent %s, want %s", log, c.log)
-			}
-			w.before, w.after = nil, nil
-			if b, err := s.Get(t.Context(), "x"); !errors.Is(c.want, store.ErrPermission) && (err != nil || string(b) != "ours" != c.theirs) {
-				t.Fatalf("it holds %q, %v", b, err)
-			}
+			c.run(t, func(s *Store) error { return s.PutIfAbsent(t.Context(), "x", []byte(ours)) })
 		})
 	}
 }
@@ -326,127 +381,43 @@ func TestLargeObjectsAreSentInPartsOfBoundedMemory(t *testing.T) {
 }
 
 func TestOutcomesOfALargeObject(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		before func(*http.Request) (*http.Response, error)
-		after  func(*http.Request, *http.Response) (*http.Response, error)
-		theirs bool
-		want   error
-		ends   string // the last steps
-		there  bool
-	}{
-		{name: "won", ends: "complete", there: true},
-		{name: "taken", theirs: true, want: store.ErrExist, ends: "complete abort", there: true},
-		{name: "a part is repeated", before: once("part", loseRequest), ends: "complete", there: true},
-		{name: "completion lost", before: once("complete", loseRequest), ends: "complete complete", there: true},
-		{name: "completion's reply lost", after: loseReply("complete"), ends: "complete complete", there: true},
+	for _, c := range []outcome{
+		{name: "won", log: "... complete", holds: ours},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "... complete abort", holds: theirs},
+		{name: "a part is repeated", before: once("part", loseRequest), log: "... complete", holds: ours},
+		{name: "completion lost", before: once("complete", loseRequest), log: "... complete complete", holds: ours},
+		{name: "completion's reply lost", after: loseReply("complete"), log: "... complete complete", holds: ours},
 		{
 			name: "completion's reply lost, upload gone", after: loseReply("complete"), before: second("complete", refuse(404, "NoSuchUpload")),
-			ends: "complete complete HEAD", there: true,
+			log: "... complete complete HEAD", holds: ours,
 		},
 		{
 			name: "completion's reply lost, name taken", after: loseReply("complete"), before: second("complete", refuse(412, "PreconditionFailed")),
-			ends: "complete complete HEAD", there: true,
+			log: "... complete complete HEAD", holds: ours,
 		},
 		{
 			name: "completion lost, taken", before: once("complete", loseRequest), theirs: true,
-			want: store.ErrExist, ends: "complete complete HEAD abort", there: true,
+			want: store.ErrExist, log: "... complete complete HEAD abort", holds: theirs,
 		},
-		{name: "conflict", before: once("complete", refuse(409, "ConditionalRequestConflict")), ends: "complete complete", there: true},
-		{
-			name: "parts fail", want: errCut, ends: "abort",
-			before: func(r *http.Request) (*http.Response, error) {
-				if step(r) == "part" {
-					return nil, errCut
-				}
-				return nil, nil
-			},
-		},
+		{name: "conflict", before: once("complete", refuse(409, "ConditionalRequestConflict")), log: "... complete complete", holds: ours},
+		{name: "parts fail", want: errCut, log: "... abort", holds: neither, before: always("part", loseRequest)},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, w := through(t)
-			if c.theirs {
-				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			w.before, w.after = c.before, c.after
-			err := func() error {
-				up, err := s.Create(t.Context(), "x")
-				if err != nil {
-					return err
-				}
-				defer up.Abort()
-				if _, err := up.Write(random(2*minPartBytes + 1)); err != nil {
-					return err
-				}
-				return up.Commit()
-			}()
-			if !errors.Is(err, c.want) {
-				t.Fatalf("got error %v, want %v", err, c.want)
-			}
-			if log := w.take(); !strings.HasSuffix(log, c.ends) {
-				t.Errorf("sent %s, want %s at the end", log, c.ends)
-			}
-			w.before, w.after = nil, nil
-			if n := uploads(t, s); n != 0 {
-				t.Errorf("%d uploads are left unfinished", n)
-			}
-			b, err := s.Get(t.Context(), "x")
-			if c.there != (err == nil) || c.there && (string(b) == "theirs") != c.theirs {
-				t.Errorf("it holds %d bytes, %v", len(b), err)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { c.run(t, created(t, random(2*minPartBytes+1))) })
 	}
 }
 
 func TestOutcomesOfAnObjectOfOnePart(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		before func(*http.Request) (*http.Response, error)
-		after  func(*http.Request, *http.Response) (*http.Response, error)
-		theirs bool
-		want   error
-		log    string
-	}{
-		{name: "won", log: "PUT"},
-		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT"},
-		{name: "reply lost", after: loseReply("PUT"), log: "PUT PUT HEAD"},
-		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: store.ErrExist, log: "PUT PUT HEAD"},
+	for _, c := range []outcome{
+		{name: "won", log: "PUT", holds: ours},
+		{name: "taken", theirs: true, want: store.ErrExist, log: "PUT", holds: theirs},
+		{name: "reply lost", after: loseReply("PUT"), log: "PUT PUT HEAD", holds: ours},
+		{name: "request lost, taken", before: once("PUT", loseRequest), theirs: true, want: store.ErrExist, log: "PUT PUT HEAD", holds: theirs},
 		{
-			name: "never known", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT" + strings.Repeat(" HEAD", attempts),
-			before: func(r *http.Request) (*http.Response, error) {
-				if step(r) == "HEAD" {
-					return nil, errCut
-				}
-				return nil, nil
-			},
+			name: "never known", after: loseReply("PUT"), want: ErrDoubt, log: "PUT PUT" + strings.Repeat(" HEAD", attempts), holds: ours,
+			before: always("HEAD", loseRequest),
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, w := through(t)
-			if c.theirs {
-				if err := s.PutIfAbsent(t.Context(), "x", []byte("theirs")); err != nil {
-					t.Fatal(err)
-				}
-				w.take()
-			}
-			up, err := s.Create(t.Context(), "x")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer up.Abort()
-			if _, err := up.Write([]byte("ours")); err != nil {
-				t.Fatal(err)
-			}
-			w.before, w.after = c.before, c.after
-			if err := up.Commit(); !errors.Is(err, c.want) || errors.Is(c.want, ErrDoubt) && errors.Is(err, store.ErrExist) {
-				t.Fatalf("got error %v, want %v", err, c.want)
-			}
-			if log := w.take(); log != c.log {
-				t.Fatalf("sent %s, want %s", log, c.log)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { c.run(t, created(t, []byte(ours))) })
 	}
 }
 

@@ -65,7 +65,7 @@ func step(r *http.Request) string {
 	return verb
 }
 
-// count returns how often a step was sent, and forgets.
+// take returns the steps that were sent, and forgets them.
 func (w *wire) take() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -87,6 +87,16 @@ func once[T any](want string, f func() (T, error)) func(*http.Request) (T, error
 			return v, nil
 		}
 		done = true
+		return f()
+	}
+}
+
+// always has f answer every request of a step.
+func always(want string, f func() (*http.Response, error)) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		if step(r) != want {
+			return nil, nil
+		}
 		return f()
 	}
 }
