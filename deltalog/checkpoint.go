@@ -226,6 +226,11 @@ func createActions[T any](ctx context.Context, st store.Store, name string, form
 		f.w = parquet.NewGenericWriter[T](out, options...)
 		return f, nil
 	}
+	defer func() {
+		if err != nil {
+			out.Abort()
+		}
+	}()
 	defer corruptPanic(&err) // for names that the library takes for more than names
 	f.maker = newRowMaker(form, reflect.TypeFor[T]())
 	f.made = parquet.NewGenericWriter[any](out, append(options, parquet.SchemaOf(reflect.New(f.maker.row).Interface()))...)

@@ -42,8 +42,10 @@ func (t *Table) SetSchema(ctx context.Context, next *schema.Schema) (*Snapshot, 
 
 // SetProperties sets properties of the table besides those it has; an empty value
 // takes one away. Those that need a feature bring it along, and the table's
-// protocol grows by it. SetProperties returns ErrConflict where others change the
-// metadata at the same time.
+// protocol grows by it; a feature that is not supported is ErrUnsupported. A value
+// that a property of this package cannot have is ErrInvalid, as is a property about
+// the protocol, such as delta.feature.x: see [Protocol.With]. SetProperties returns
+// ErrConflict where others change the metadata at the same time.
 func (t *Table) SetProperties(ctx context.Context, set map[string]string) (*Snapshot, error) {
 	return t.alter(ctx, "SET TBLPROPERTIES", func(m *Metadata) error {
 		if m.Configuration == nil {

@@ -85,7 +85,8 @@ const (
 func judge(err error) verdict {
 	status, code := answer(err)
 	switch code {
-	case "ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "RequestTimeTooSkewed":
+	case "ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "RequestTimeTooSkewed",
+		"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch":
 		return again
 	case "InternalError", "SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling", "ThrottlingException":
 		return maybe

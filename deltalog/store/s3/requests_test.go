@@ -108,6 +108,8 @@ func TestOutcomesOfAConditionalPut(t *testing.T) {
 		},
 		{name: "busy", before: once("PUT", refuse(503, "SlowDown")), log: "PUT PUT", holds: ours},
 		{name: "busy, taken", before: once("PUT", refuse(503, "SlowDown")), theirs: true, want: ErrDoubt, log: "PUT PUT", holds: theirs},
+		{name: "bytes lost on their way", before: once("PUT", refuse(400, "IncompleteBody")), log: "PUT PUT", holds: ours},
+		{name: "bytes changed on their way", before: once("PUT", refuse(400, "BadDigest")), log: "PUT PUT", holds: ours},
 		{name: "internal error", before: once("PUT", refuse(500, "InternalError")), log: "PUT PUT", holds: ours},
 		{name: "denied", before: once("PUT", refuse(403, "AccessDenied")), want: store.ErrPermission, log: "PUT", holds: neither},
 		{
