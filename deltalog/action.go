@@ -217,19 +217,23 @@ func (f *File) WithVector(v *Vector) *File {
 
 // looseStats marks bounds as wide: rows at their ends may be hidden.
 func looseStats(stats string) string {
-	switch {
-	case stats == "":
-		return stats
-	case strings.Contains(stats, `"tightBounds":false`):
-		return stats
-	case strings.Contains(stats, `"tightBounds":true`):
-		return strings.Replace(stats, `"tightBounds":true`, `"tightBounds":false`, 1)
+	if !strings.Contains(stats, `"tightBounds"`) {
+		body := strings.TrimRight(stats, " \t\r\n")
+		if len(body) < 2 || body[len(body)-1] != '}' || strings.TrimSpace(body[1:len(body)-1]) == "" {
+			return stats
+		}
+		return body[:len(body)-1] + `,"tightBounds":false}`
 	}
-	body := strings.TrimRight(stats, " \t\r\n")
-	if len(body) < 2 || body[len(body)-1] != '}' || strings.TrimSpace(body[1:len(body)-1]) == "" {
+	var parts map[string]json.RawMessage
+	if json.Unmarshal([]byte(stats), &parts) != nil || string(parts["tightBounds"]) == "false" {
 		return stats
 	}
-	return body[:len(body)-1] + `,"tightBounds":false}`
+	parts["tightBounds"] = json.RawMessage("false")
+	b, err := json.Marshal(parts)
+	if err != nil {
+		return stats
+	}
+	return string(b)
 }
 
 // compare orders files by path, then by vector: that is a file's identity in
@@ -345,43 +349,68 @@ func (c *CommitInfo) Time() time.Time {
 	return time.UnixMilli(c.Timestamp).UTC()
 }
 
-// UnmarshalJSON reads what any writer wrote: parameters and metrics of any type
-// become text.
+// UnmarshalJSON reads what any writer wrote, which may be any JSON: parameters and
+// metrics of any type become text, and what is of another type than its field is
+// left out.
 func (c *CommitInfo) UnmarshalJSON(b []byte) error {
-	var in struct {
-		Timestamp         int64                      `json:"timestamp"`
-		InCommitTimestamp int64                      `json:"inCommitTimestamp"`
-		Operation         string                     `json:"operation"`
-		Parameters        map[string]json.RawMessage `json:"operationParameters"`
-		Metrics           map[string]json.RawMessage `json:"operationMetrics"`
-		ReadVersion       *Version                   `json:"readVersion"`
-		IsolationLevel    string                     `json:"isolationLevel"`
-		BlindAppend       bool                       `json:"isBlindAppend"`
-		Engine            string                     `json:"engineInfo"`
-		TxnID             string                     `json:"txnId"`
+	*c = CommitInfo{}
+	var in map[string]json.RawMessage
+	if json.Unmarshal(b, &in) != nil {
+		return nil
 	}
-	if err := json.Unmarshal(b, &in); err != nil {
-		return err
-	}
-	*c = CommitInfo{
-		in.Timestamp, in.InCommitTimestamp, in.Operation, texts(in.Parameters), texts(in.Metrics),
-		in.ReadVersion, in.IsolationLevel, in.BlindAppend, in.Engine, in.TxnID,
-	}
+	take(in, "timestamp", (*millis)(&c.Timestamp))
+	take(in, "inCommitTimestamp", (*millis)(&c.InCommitTimestamp))
+	take(in, "operation", &c.Operation)
+	take(in, "operationParameters", (*texts)(&c.Parameters))
+	take(in, "operationMetrics", (*texts)(&c.Metrics))
+	take(in, "readVersion", &c.ReadVersion)
+	take(in, "isolationLevel", &c.IsolationLevel)
+	take(in, "isBlindAppend", &c.BlindAppend)
+	take(in, "engineInfo", &c.Engine)
+	take(in, "txnId", &c.TxnID)
 	return nil
 }
 
-// texts returns JSON strings as their text and all else as it stands.
-func texts(m map[string]json.RawMessage) map[string]string {
-	if m == nil {
-		return nil
+// take sets a field to the value of a key, if it can hold that.
+func take[T any](in map[string]json.RawMessage, key string, field *T) {
+	var v T
+	if text, ok := in[key]; ok && json.Unmarshal(text, &v) == nil {
+		*field = v
 	}
-	t := make(map[string]string, len(m))
-	for k, v := range m {
+}
+
+// millis are milliseconds since 1970, which some write with a point or an
+// exponent.
+type millis int64
+
+func (m *millis) UnmarshalJSON(b []byte) error {
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		x, ok := unscaled(string(b), 0)
+		if !ok || !x.IsInt64() {
+			return err
+		}
+		n = x.Int64()
+	}
+	*m = millis(n)
+	return nil
+}
+
+// texts holds JSON strings as their text and all else as it stands.
+type texts map[string]string
+
+func (t *texts) UnmarshalJSON(b []byte) error {
+	var in map[string]json.RawMessage
+	if err := json.Unmarshal(b, &in); err != nil || in == nil {
+		return err
+	}
+	*t = make(texts, len(in))
+	for k, v := range in {
 		var s string
 		if json.Unmarshal(v, &s) != nil {
 			s = string(v)
 		}
-		t[k] = s
+		(*t)[k] = s
 	}
-	return t
+	return nil
 }

@@ -304,7 +304,7 @@ func checkpointSize(ctx context.Context, st store.Store, name string) (rows, byt
 		return 0, 0, err
 	}
 	defer func() { _ = r.Close() }()
-	f, err := openParquet(r, size)
+	f, err := openParquet(&source{r: r}, size)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read %s: %w", name, err)
 	}

@@ -107,7 +107,15 @@ func readPart(ctx context.Context, st store.Store, name string, kinds []string, 
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	f, err := openParquet(r, size)
+	src := &source{r: r}
+	if err := readGroups(ctx, src, size, kinds, yield); err != nil {
+		return src.cause(err)
+	}
+	return nil
+}
+
+func readGroups(ctx context.Context, src *source, size int64, kinds []string, yield func(*actionJSON) error) error {
+	f, err := openParquet(src, size)
 	if err != nil {
 		return err
 	}
@@ -122,16 +130,40 @@ func readPart(ctx context.Context, st store.Store, name string, kinds []string, 
 	return nil
 }
 
+// source tells a store that fails from a file that is damaged: the library makes
+// one kind of error of both. It is used by one goroutine.
+type source struct {
+	r   io.ReaderAt
+	err error // the first of the store
+}
+
+// ReadAt implements io.ReaderAt.
+func (s *source) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.r.ReadAt(p, off)
+	if err != nil && err != io.EOF && off >= 0 && s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// cause returns the store's error, where there was one, or else err.
+func (s *source) cause(err error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return err
+}
+
 // openParquet reads a footer. The library panics on some damaged files; that is
 // an error here.
-func openParquet(r io.ReaderAt, size int64) (f *parquet.File, err error) {
+func openParquet(src *source, size int64) (f *parquet.File, err error) {
 	defer corruptPanic(&err)
-	if err := datafile.CheckFooter(r, size); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	if err := datafile.CheckFooter(src, size); err != nil {
+		return nil, src.cause(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
-	f, err = parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	f, err = parquet.OpenFile(src, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return nil, src.cause(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
 	return f, nil
 }
@@ -156,6 +188,9 @@ func readGroup(f *parquet.File, g parquet.RowGroup, kinds []string, yield func(*
 		if next := actionReaders[kind](leaves); len(leaves.open) > n { // otherwise there are no such columns
 			readers = append(readers, next)
 		}
+	}
+	if leaves.err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, leaves.err)
 	}
 	if len(readers) == 0 {
 		return nil
@@ -193,18 +228,19 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 		}
 	},
 	"metaData": func(g *groupLeaves) actionReader {
-		id, name, desc := g.leaf("metaData", "id"), g.leaf("metaData", "name"), g.leaf("metaData", "description")
+		id, name, desc := g.key("metaData", "id"), g.leaf("metaData", "name"), g.leaf("metaData", "description")
 		provider, options := g.leaf("metaData", "format", "provider"), g.pairs("metaData", "format", "options")
 		text, columns := g.leaf("metaData", "schemaString"), g.list("metaData", "partitionColumns")
 		config, created := g.pairs("metaData", "configuration"), g.leaf("metaData", "createdTime")
 		return func() *actionJSON {
+			value, there := id.key()
 			m := &metadataJSON{
-				ID: id.string(), Name: name.string(), Description: desc.string(),
+				ID: value, Name: name.string(), Description: desc.string(),
 				Format:       formatJSON{Provider: provider.string(), Options: plain(options.strings())},
 				SchemaString: text.string(), PartitionColumns: columns.strings(), Configuration: plain(config.strings()),
 			}
 			m.CreatedTime, _ = created.int()
-			if m.ID == "" {
+			if !there {
 				return nil
 			}
 			return &actionJSON{Metadata: m}
@@ -224,25 +260,27 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 		}
 	},
 	"domainMetadata": func(g *groupLeaves) actionReader {
-		name, config := g.leaf("domainMetadata", "domain"), g.leaf("domainMetadata", "configuration")
+		name, config := g.key("domainMetadata", "domain"), g.leaf("domainMetadata", "configuration")
 		removed := g.leaf("domainMetadata", "removed")
 		return func() *actionJSON {
-			d := &Domain{Name: name.string(), Configuration: config.string(), Removed: removed.bool()}
-			if d.Name == "" {
+			value, there := name.key()
+			d := &Domain{Name: value, Configuration: config.string(), Removed: removed.bool()}
+			if !there {
 				return nil
 			}
 			return &actionJSON{Domain: d}
 		}
 	},
 	"add": func(g *groupLeaves) actionReader {
-		path, size, mod := g.leaf("add", "path"), g.leaf("add", "size"), g.leaf("add", "modificationTime")
+		path, size, mod := g.key("add", "path"), g.leaf("add", "size"), g.leaf("add", "modificationTime")
 		parts, tags, stats := g.pairs("add", "partitionValues"), g.pairs("add", "tags"), g.leaf("add", "stats")
 		parsed, vector := g.parsedStats(), g.vector("add")
 		base, version := g.leaf("add", "baseRowId"), g.leaf("add", "defaultRowCommitVersion")
 		cluster := g.leaf("add", "clusteringProvider")
 		return func() *actionJSON {
+			name, there := path.key()
 			a := &addJSON{
-				Path: path.string(), PartitionValues: parts.strings(), Tags: plain(tags.strings()),
+				Path: name, PartitionValues: parts.strings(), Tags: plain(tags.strings()),
 				Stats: stats.string(), DeletionVector: vector(), BaseRowID: base.intOrNil(),
 				DefaultRowCommitVersion: version.intOrNil(), ClusteringProvider: cluster.string(),
 				DataChange: true, // whatever it was: nobody asks that of a checkpoint
@@ -254,34 +292,35 @@ var actionReaders = map[string]func(*groupLeaves) actionReader{
 					a.Stats = text
 				}
 			}
-			if a.Path == "" {
+			if !there {
 				return nil
 			}
 			return &actionJSON{Add: a}
 		}
 	},
 	"sidecar": func(g *groupLeaves) actionReader {
-		path := g.leaf("sidecar", "path")
+		path := g.key("sidecar", "path")
 		return func() *actionJSON {
-			p := path.string()
-			if p == "" {
+			name, there := path.key()
+			if !there {
 				return nil
 			}
-			return &actionJSON{Sidecar: &sidecarJSON{Path: p}}
+			return &actionJSON{Sidecar: &sidecarJSON{Path: name}}
 		}
 	},
 	"remove": func(g *groupLeaves) actionReader {
-		path, deleted, change := g.leaf("remove", "path"), g.leaf("remove", "deletionTimestamp"), g.leaf("remove", "dataChange")
+		path, deleted, change := g.key("remove", "path"), g.leaf("remove", "deletionTimestamp"), g.leaf("remove", "dataChange")
 		parts, size, vector := g.pairs("remove", "partitionValues"), g.leaf("remove", "size"), g.vector("remove")
 		base, version := g.leaf("remove", "baseRowId"), g.leaf("remove", "defaultRowCommitVersion")
 		return func() *actionJSON {
+			name, there := path.key()
 			r := &removeJSON{
-				Path: path.string(), DataChange: change.bool(), PartitionValues: parts.strings(), DeletionVector: vector(),
+				Path: name, DataChange: change.bool(), PartitionValues: parts.strings(), DeletionVector: vector(),
 				BaseRowID: base.intOrNil(), DefaultRowCommitVersion: version.intOrNil(),
 			}
 			r.DeletionTimestamp, _ = deleted.int()
 			r.Size, _ = size.int()
-			if r.Path == "" {
+			if !there {
 				return nil
 			}
 			return &actionJSON{Remove: r}
@@ -347,6 +386,15 @@ func (g *groupLeaves) read(c *parquet.Column) *leaf {
 
 func (g *groupLeaves) leaf(path ...string) *leaf { return g.read(g.find(path)) }
 
+// key returns a reader of what every action of a kind has.
+func (g *groupLeaves) key(kind, name string) *leaf {
+	l := g.leaf(kind, name)
+	if l.pages == nil && g.find([]string{kind}) != nil && g.err == nil {
+		g.err = fmt.Errorf("no column %s.%s", kind, name)
+	}
+	return l
+}
+
 // list returns a reader of a list of strings, whatever its levels are called.
 func (g *groupLeaves) list(path ...string) *leaf {
 	c := g.find(path)
@@ -366,7 +414,11 @@ func (g *groupLeaves) pairs(path ...string) *pairs {
 		return &pairs{g.read(nil), g.read(nil)}
 	}
 	kv := c.Columns()[0]
-	return &pairs{g.read(kv.Column("key")), g.read(kv.Column("value"))}
+	key, value := kv.Column("key"), kv.Column("value")
+	if key == nil || value == nil { // writers that call them otherwise keep their order
+		key, value = kv.Columns()[0], kv.Columns()[1]
+	}
+	return &pairs{g.read(key), g.read(value)}
 }
 
 // vector returns a reader of the deletion vector of an add or a remove.
@@ -494,6 +546,21 @@ func keepValue(v parquet.Value) parquet.Value {
 		return v
 	}
 	return v.Clone()
+}
+
+// key returns a string that is there if the row has an action of its kind.
+func (l *leaf) key() (string, bool) {
+	v := l.one()
+	switch {
+	case v.IsNull() && v.DefinitionLevel() == 0:
+		return "", false
+	case v.IsNull() || v.Kind() != parquet.ByteArray:
+		if l.g.err == nil {
+			l.g.err = errors.New("an action without its key")
+		}
+		return "", false
+	}
+	return string(v.ByteArray()), true
 }
 
 func (l *leaf) string() string {

@@ -212,28 +212,52 @@ func partitionJSON(p map[string]*string) map[string]*string {
 	return p
 }
 
-// parseCommit reads a commit's file. Errors wrap ErrCorrupt or ErrUnsupported.
+// parseCommit reads a commit's file, which has at least one action. Errors wrap
+// ErrCorrupt or ErrUnsupported.
 func parseCommit(b []byte) (*commitLog, error) {
 	c := &commitLog{}
-	for n := 1; len(b) > 0; n++ {
-		line := b
-		if i := bytes.IndexByte(b, '\n'); i >= 0 {
-			line, b = b[:i], b[i+1:]
-		} else {
-			b = nil
-		}
+	empty := true
+	n := 0
+	for line := range bytes.Lines(b) {
+		n++
 		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
-		var a actionJSON
-		if err := json.Unmarshal(line, &a); err != nil {
-			return nil, fmt.Errorf("line %d: %w: %w", n, ErrCorrupt, err)
+		empty = false
+		a, err := parseAction(line)
+		if err == nil {
+			err = c.take(a)
 		}
-		if err := c.take(&a); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
+	if empty {
+		return nil, fmt.Errorf("%w: it is empty", ErrCorrupt)
+	}
 	return c, nil
+}
+
+// parseAction reads a line, which holds one action; of more, all but one would be
+// lost.
+func parseAction(line []byte) (*actionJSON, error) {
+	a := new(actionJSON)
+	if err := json.Unmarshal(line, a); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	n := 0
+	for _, there := range []bool{
+		a.CommitInfo != nil, a.Protocol != nil, a.Metadata != nil, a.Domain != nil, a.Txn != nil,
+		a.Remove != nil, a.Add != nil, a.Sidecar != nil, a.Change != nil,
+	} {
+		if there {
+			n++
+		}
+	}
+	if n > 1 {
+		return nil, fmt.Errorf("%w: %d actions in one line", ErrCorrupt, n)
+	}
+	return a, nil
 }
 
 // take adds one action to the commit.

@@ -89,9 +89,12 @@ func readHint(ctx context.Context, st store.Store) (Version, bool) {
 	return h.Version, ok
 }
 
+// maxParts is the most parts of a checkpoint that a hint is believed to know of.
+const maxParts = 1 << 16
+
 func parseHint(b []byte) (hintJSON, bool) {
 	h := hintJSON{Version: -1}
-	if json.Unmarshal(b, &h) != nil || h.Version < 0 {
+	if json.Unmarshal(b, &h) != nil || h.Version < 0 || h.Parts < 0 || h.Parts > maxParts {
 		return h, false
 	}
 	if h.Checksum == "" {

@@ -55,6 +55,18 @@ func (s *Snapshot) versionAt(ctx context.Context, at time.Time) (Version, error)
 		return 0, fmt.Errorf("%w: no commit is in the log", ErrNoVersion)
 	}
 	lo, hi := times.oldest, s.version // at hi or before, if anywhere
+	if in := times.inCommit; lo < in && in <= hi {
+		// The times of files and those in commits are of different clocks.
+		t, err := times.of(ctx, in)
+		if err != nil {
+			return 0, err
+		}
+		if at.Before(t) {
+			hi = in - 1
+		} else {
+			lo = in
+		}
+	}
 	first, err := times.of(ctx, lo)
 	if err != nil {
 		return 0, err

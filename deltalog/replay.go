@@ -1,7 +1,6 @@
 package deltalog
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -284,19 +283,14 @@ func (s *Snapshot) withCommitTime(ctx context.Context) (*Snapshot, error) {
 	if s.info != nil || s.version < 0 || !s.inCommitTimestamps() {
 		return s, nil
 	}
-	b, err := s.st.Get(ctx, commitName(s.version))
-	if errors.Is(err, store.ErrNotExist) {
+	info, err := readCommitInfo(ctx, s.st, s.version)
+	if errors.Is(err, ErrNoVersion) {
 		return s, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read version %d: %w", s.version, err)
-	}
-	line, _, _ := bytes.Cut(b, []byte("\n")) // where a table has these times, commitInfo is first
-	c, err := parseCommit(line)
-	if err != nil {
-		return nil, fmt.Errorf("version %d: %w", s.version, err)
+		return nil, err
 	}
 	n := *s
-	n.info = c.info
+	n.info = info
 	return &n, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -94,14 +93,12 @@ func readJSONPart(ctx context.Context, st store.Store, name string, kinds []stri
 			line = long
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
-			var a actionJSON
-			if err := json.Unmarshal(line, &a); err != nil {
-				return fmt.Errorf("line %d: %w: %w", n, ErrCorrupt, err)
+			a, err := parseAction(line)
+			if err == nil && slices.Contains(kinds, a.kind()) {
+				err = yield(a)
 			}
-			if slices.Contains(kinds, a.kind()) {
-				if err := yield(&a); err != nil {
-					return fmt.Errorf("line %d: %w", n, err)
-				}
+			if err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
 			}
 		}
 		long = long[:0]

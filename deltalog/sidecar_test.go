@@ -121,7 +121,7 @@ func TestCheckpointOfJSONLines(t *testing.T) {
 			st := store.NewMemory()
 			name := checkpointRef{version: 5, unique: "3a0d65cd-4056-49b8-937b-95f9e3ee90e5.json"}.names()[0]
 			put(t, st, name, strings.Join(c.lines, "\n"))
-			put(t, st, commitName(6), "")
+			put(t, st, commitName(6), unknown)
 			table, err := Open(t.Context(), st)
 			if c.want != "" {
 				if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), c.want) {

@@ -189,6 +189,9 @@ func primitive(name, at string) (Type, error) {
 			return Type{Kind: k}, nil
 		}
 	}
+	if name == "null" { // what Spark 2 calls it
+		return Type{Kind: Void}, nil
+	}
 	if name == "decimal" {
 		// Spark's default, which old tables write without its digits.
 		return Type{Kind: Decimal, Precision: 10}, nil
