@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -78,39 +77,13 @@ func (c *fsck) claims(f *File) []claim {
 		if n := stats.Nulls[key]; exact && n != nil && json.Unmarshal(n, &cl.nulls) != nil {
 			cl.nulls = -1
 		}
-		cl.bounds[0] = parseBound(field.Type, stats.Min[key])
-		cl.bounds[1] = parseBound(field.Type, stats.Max[key])
+		cl.bounds[0] = bound(bytes.TrimSpace(stats.Min[key]), field.Type, -1)
+		cl.bounds[1] = bound(bytes.TrimSpace(stats.Max[key]), field.Type, +1)
 		if cl.nulls >= 0 || cl.bounds[0] != nil || cl.bounds[1] != nil {
 			list = append(list, cl)
 		}
 	}
 	return list
-}
-
-// parseBound returns a column of one bound, or nil.
-func parseBound(t schema.Type, raw json.RawMessage) *datafile.Column {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 || string(raw) == "null" || t.Kind == schema.Boolean || t.Kind == schema.Binary {
-		return nil
-	}
-	text := string(raw)
-	if raw[0] == '"' {
-		if json.Unmarshal(raw, &text) != nil {
-			return nil
-		}
-	}
-	c := datafile.NewColumn(t)
-	if t.Kind == schema.String {
-		c.AppendString(text)
-		return c
-	}
-	if t.Kind == schema.TimestampNTZ {
-		text = strings.TrimSuffix(text, "Z") + "Z" // whichever way it is written
-	}
-	if appendPartition(c, text) != nil || c.Len() != 1 || !c.Valid[0] {
-		return nil
-	}
-	return c
 }
 
 // look takes a batch of the column's values in.
@@ -143,23 +116,12 @@ func (cl *claim) judge() string {
 		return "the number of NULLs is another"
 	}
 	for row := range cl.extremes.Len() {
-		if b := cl.bounds[0]; b != nil && compareTo(cl.extremes, row, b) < 0 {
+		if b := cl.bounds[0]; b != nil && compareValues(cl.extremes, row, b, 0) < 0 {
 			return "there are values below the least"
 		}
-		if b := cl.bounds[1]; b != nil && compareTo(cl.extremes, row, b) > 0 {
+		if b := cl.bounds[1]; b != nil && compareValues(cl.extremes, row, b, 0) > 0 {
 			return "there are values above the greatest"
 		}
 	}
 	return ""
-}
-
-// compareTo compares a value with a bound. Bounds of timestamps are of
-// milliseconds, which some writers cut.
-func compareTo(c *datafile.Column, row int, bound *datafile.Column) int {
-	if k := c.Type.Kind; k == schema.Timestamp || k == schema.TimestampNTZ {
-		if d := c.I64[row] - bound.I64[0]; d > 0 && d < 1000 {
-			return 0
-		}
-	}
-	return compareValues(c, row, bound, 0)
 }

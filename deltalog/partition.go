@@ -153,7 +153,7 @@ func errValue(t schema.Type) error { return fmt.Errorf("it is no %s", t) }
 // digits, or more after a sign.
 func cutDate(v string) (days int64, rest string, ok bool) {
 	year, rest, ok := strings.Cut(strings.TrimLeft(v, "+-"), "-")
-	if signed := len(v) > 0 && (v[0] == '+' || v[0] == '-'); !ok || len(year) < 4 || len(year) > 6 || len(year) > 4 && !signed ||
+	if signed := len(v) > 0 && (v[0] == '+' || v[0] == '-'); !ok || len(year) < 4 || len(year) > 7 || len(year) > 4 && !signed ||
 		len(rest) < 5 || rest[2] != '-' || len(v)-len(year)-len(rest)-1 > 1 {
 		return 0, "", false
 	}

@@ -2,9 +2,7 @@ package deltalog
 
 import (
 	"fmt"
-	"math/big"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
@@ -28,38 +26,26 @@ func partitionText(c *datafile.Column, row int) (*string, error) {
 	case schema.Double:
 		s = strconv.FormatFloat(c.F64[row], 'g', -1, 64)
 	case schema.Decimal:
-		s = decimalText(c, row)
+		hi, lo := c.Decimal128(row)
+		s = string(datafile.AppendDecimal(nil, hi, lo, t.Scale))
 	case schema.String:
 		if s = string(c.At(row)); s == "" {
 			return nil, nil
 		}
 	case schema.Date:
-		s = time.Unix(c.I64[row]*86400, 0).UTC().Format(time.DateOnly)
+		s = string(datafile.AppendDate(nil, c.I64[row]))
 	case schema.Timestamp:
-		s = time.UnixMicro(c.I64[row]).UTC().Format("2006-01-02T15:04:05.000000Z")
+		s = momentText(c.I64[row], "T15:04:05.000000Z")
 	case schema.TimestampNTZ:
-		s = time.UnixMicro(c.I64[row]).UTC().Format("2006-01-02 15:04:05.000000")
+		s = momentText(c.I64[row], " 15:04:05.000000")
 	default:
 		return nil, fmt.Errorf("%w: partition values of type %s", ErrUnsupported, t)
 	}
 	return &s, nil
 }
 
-// decimalText prints a decimal with all digits of its scale.
-func decimalText(c *datafile.Column, row int) string {
-	hi, lo := c.Decimal128(row)
-	n := new(big.Int).Lsh(big.NewInt(hi), 64)
-	n.Or(n, new(big.Int).SetUint64(lo))
-	digits, sign := n.String(), ""
-	if strings.HasPrefix(digits, "-") {
-		digits, sign = digits[1:], "-"
-	}
-	scale := c.Type.Scale
-	if scale == 0 {
-		return sign + digits
-	}
-	if len(digits) <= scale {
-		digits = strings.Repeat("0", scale-len(digits)+1) + digits
-	}
-	return sign + digits[:len(digits)-scale] + "." + digits[len(digits)-scale:]
+// momentText returns a date and a time of day in a layout of package time.
+func momentText(micros int64, clock string) string {
+	date := datafile.AppendDate(nil, floorDiv(micros, 86_400_000_000))
+	return string(time.UnixMicro(micros).UTC().AppendFormat(date, clock))
 }

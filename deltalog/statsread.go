@@ -3,15 +3,14 @@ package deltalog
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/deprecated"
 	"github.com/parquet-go/parquet-go/format"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
 )
 
 // statsNode reads statistics that a checkpoint holds in columns, for which there
@@ -109,7 +108,7 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 	}
 	switch l := logical.(type) {
 	case *format.DecimalType:
-		return func(b []byte, v parquet.Value) []byte { return appendScaled(b, unscaledValue(v), int(l.Scale)) }
+		return func(b []byte, v parquet.Value) []byte { return appendUnscaledValue(b, v, int(l.Scale)) }
 	case *format.DateType:
 		return func(b []byte, v parquet.Value) []byte {
 			return time.Unix(int64(v.Int32())*86400, 0).UTC().AppendFormat(b, `"2006-01-02"`)
@@ -139,7 +138,11 @@ func statsPrinter(t parquet.Type) func([]byte, parquet.Value) []byte {
 		return func(b []byte, v parquet.Value) []byte { return appendFinite(b, v.Double(), 64) }
 	case parquet.Int96:
 		return func(b []byte, v parquet.Value) []byte {
-			return appendStatsTime(b, int96Time(v.Int96()), true)
+			micros, ok := datafile.Int96Micros(v.Int96())
+			if !ok {
+				return b
+			}
+			return appendStatsTime(b, time.UnixMicro(micros).UTC(), true)
 		}
 	case parquet.ByteArray:
 		return func(b []byte, v parquet.Value) []byte {
@@ -176,43 +179,17 @@ func appendFinite(b []byte, x float64, bits int) []byte {
 	return strconv.AppendFloat(b, x, 'g', -1, bits)
 }
 
-// int96Time reads a day of the Julian calendar and a time in it.
-func int96Time(v deprecated.Int96) time.Time {
-	const epoch = 2440588 // the Julian day of 1970-01-01
-	days := int64(v[2]) - epoch
-	return time.Unix(days*86400, int64(uint64(v[1])<<32|uint64(v[0]))).UTC()
-}
-
-func unscaledValue(v parquet.Value) *big.Int {
+// appendUnscaledValue appends a decimal of any form that Parquet has for it.
+func appendUnscaledValue(b []byte, v parquet.Value, scale int) []byte {
 	switch v.Kind() {
 	case parquet.Int32:
-		return big.NewInt(int64(v.Int32()))
+		return datafile.AppendDecimal(b, int64(v.Int32())>>63, uint64(int64(v.Int32())), scale)
 	case parquet.Int64:
-		return big.NewInt(v.Int64())
+		return datafile.AppendDecimal(b, v.Int64()>>63, uint64(v.Int64()), scale)
 	case parquet.ByteArray, parquet.FixedLenByteArray:
-	default:
-		return new(big.Int)
+		if hi, lo, ok := datafile.Decimal128(v.ByteArray()); ok {
+			return datafile.AppendDecimal(b, hi, lo, scale)
+		}
 	}
-	b := v.ByteArray()
-	n := new(big.Int).SetBytes(b)
-	if len(b) > 0 && b[0]&0x80 != 0 {
-		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
-	}
-	return n
-}
-
-// appendScaled appends a decimal with all its digits.
-func appendScaled(b []byte, n *big.Int, scale int) []byte {
-	if n.Sign() < 0 {
-		b = append(b, '-')
-	}
-	digits := new(big.Int).Abs(n).String()
-	if scale <= 0 {
-		return append(b, digits...)
-	}
-	if len(digits) <= scale {
-		digits = fmt.Sprintf("%0*s", scale+1, digits)
-	}
-	b = append(b, digits[:len(digits)-scale]...)
-	return append(append(b, '.'), digits[len(digits)-scale:]...)
+	return b
 }

@@ -388,6 +388,7 @@ func TestPartitionValuesAreReadInAllForms(t *testing.T) {
 		{schema.Type{Kind: schema.Decimal, Precision: 10, Scale: 2}, "0.005", ""},
 		{schema.Type{Kind: schema.Decimal, Precision: 38, Scale: 10}, "1234567890123456789012345678.0123456789", "1234567890123456789012345678.0123456789"},
 		{schema.Type{Kind: schema.Date}, "1582-10-15", "1582-10-15"},
+		{schema.Type{Kind: schema.Date}, "10000-01-01", ""},
 		{schema.Type{Kind: schema.Date}, "2021-02-29", ""},
 		{schema.Type{Kind: schema.Date}, "2021-02-28T00:00:00", ""},
 		{schema.Type{Kind: schema.Timestamp}, "2021-09-08 11:11:11", "2021-09-08T11:11:11.000000Z"},
@@ -409,6 +410,28 @@ func TestPartitionValuesAreReadInAllForms(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%q as %s: %q, want %q", c.text, c.typ, got, c.want)
+		}
+	}
+}
+
+func TestPartitionValuesBeyondFourDigitsOfYearsComeBack(t *testing.T) {
+	const day = 86_400_000_000
+	for kind, values := range map[schema.Kind][]int64{
+		schema.Date:         {math.MinInt32, -719529, -719528, 2932896, 2932897, math.MaxInt32},
+		schema.Timestamp:    {math.MinInt64 + 3*day, -719529 * day, 2932897*day - 1, 2932897 * day, math.MaxInt64 - 3*day},
+		schema.TimestampNTZ: {math.MinInt64 + 3*day, -719529 * day, 2932897*day - 1, 2932897 * day, math.MaxInt64 - 3*day},
+	} {
+		c := datafile.NewColumn(schema.Type{Kind: kind})
+		for row, v := range values {
+			c.AppendInt(v)
+			text, err := partitionText(c, row)
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := datafile.NewColumn(c.Type)
+			if err := appendPartition(back, *text); err != nil || back.I64[0] != v {
+				t.Errorf("%s %d is written as %s and read as %v, %v", kind, v, *text, back.I64, err)
+			}
 		}
 	}
 }

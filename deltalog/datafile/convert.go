@@ -216,20 +216,15 @@ func (s *stored) timestamps(want schema.Type) (converter, error) {
 	}, nil
 }
 
-// readInt96 reads the timestamps of old writers: nanoseconds of a day, and a
-// Julian day. What is below a microsecond is dropped, as all readers do that
-// know the type.
+// readInt96 reads the timestamps of old writers.
 func readInt96(dst *Column, v *values, from, to int) error {
-	const epoch = 2440588 // the Julian day of 1970-01-01
-	const day = 86_400_000_000
 	for i := from; i < to; i++ {
 		t := v.i96[v.place(i)]
-		nanos := int64(uint64(t[1])<<32 | uint64(t[0]))
-		days := int64(int32(t[2])) - epoch
-		if nanos < 0 || nanos > 1000*day || days > math.MaxInt64/day-1 || days < math.MinInt64/day {
-			return fmt.Errorf("%w: timestamp of day %d and %d ns", ErrCorrupt, days, nanos)
+		micros, ok := Int96Micros(t)
+		if !ok {
+			return fmt.Errorf("%w: timestamp of day %d", ErrCorrupt, int32(t[2]))
 		}
-		dst.I64 = append(dst.I64, days*day+nanos/1000)
+		dst.I64 = append(dst.I64, micros)
 	}
 	valid(dst, to-from)
 	return nil

@@ -94,7 +94,7 @@ func TestFilesOfOthersAreRead(t *testing.T) {
 				got.Cols[8].I64[i] != int64(level(i%3 == 0)),
 				got.Cols[9].I64[i] != int64(-i%100-1),
 				got.Cols[11].I64[i] != math.MaxUint32-int64(i),
-				decimalInt(got.Cols[12].At(i)).String() != strconv.FormatUint(math.MaxUint64-uint64(i), 10)+"00",
+				decimalText(got.Cols[12], i) != strconv.FormatUint(math.MaxUint64-uint64(i), 10)+"00",
 				!got.Cols[13].Valid[i], got.Cols[13].Fields[0].Valid[i], got.Cols[13].Fields[1].I64[i] != int64(i),
 				int(got.Cols[10].Off[i+1]-got.Cols[10].Off[i]) != i%3:
 				t.Fatalf("version %d: row %d is another", version, i)

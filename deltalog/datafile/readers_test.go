@@ -160,7 +160,7 @@ func dump(c *Column, row int) string {
 	case floats:
 		return fmt.Sprintf("%016x", math.Float64bits(c.F64[row]))
 	case wide:
-		return decimalInt(c.At(row)).String()
+		return decimalText(c, row)
 	case bytesOf:
 		return hex.EncodeToString(c.At(row))
 	}

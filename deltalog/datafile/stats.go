@@ -1,10 +1,8 @@
 package datafile
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"math"
-	"math/big"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -155,43 +153,16 @@ func (c *ColumnStats) appendExact(b []byte, v int64, digits []byte) []byte {
 			return b
 		}
 		b = append(b, '"')
-		b = time.Unix(v*86400, 0).UTC().AppendFormat(b, time.DateOnly)
+		b = AppendDate(b, v)
 		return append(b, '"')
 	case schema.Decimal:
-		if c.leaf.storage == ints {
-			return appendDecimal(b, strconv.AppendInt(nil, v, 10), t.Scale)
+		hi, lo := v>>63, uint64(v)
+		if c.leaf.storage != ints {
+			hi, lo = getDecimal128(digits)
 		}
-		return appendDecimal(b, decimalInt(digits).Append(nil, 10), t.Scale)
+		return AppendDecimal(b, hi, lo, t.Scale)
 	}
 	return strconv.AppendInt(b, v, 10)
-}
-
-// decimalInt returns 16 bytes of an unscaled value as a number.
-func decimalInt(v []byte) *big.Int {
-	n := new(big.Int).SetInt64(int64(binary.BigEndian.Uint64(v)))
-	n.Lsh(n, 64)
-	return n.Add(n, new(big.Int).SetUint64(binary.BigEndian.Uint64(v[8:])))
-}
-
-// appendDecimal sets the point into unscaled digits, which may have a sign.
-func appendDecimal(b, digits []byte, scale int) []byte {
-	if digits[0] == '-' {
-		b, digits = append(b, '-'), digits[1:]
-	}
-	if scale == 0 {
-		return append(b, digits...)
-	}
-	if n := len(digits) - scale; n > 0 {
-		b = append(b, digits[:n]...)
-		digits = digits[n:]
-	} else {
-		b = append(b, '0')
-	}
-	b = append(b, '.')
-	for range scale - len(digits) {
-		b = append(b, '0')
-	}
-	return append(b, digits...)
 }
 
 func appendFloatJSON(b []byte, v float64, t schema.Type) []byte {

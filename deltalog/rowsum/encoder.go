@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -225,41 +224,10 @@ func appendFloat(dst []byte, v float64) []byte {
 // appendDecimal writes the unscaled value with its point, without zeros at the
 // end of its fraction.
 func appendDecimal(dst []byte, c *datafile.Column, row, scale int) []byte {
-	var room [48]byte
-	var digits []byte
-	negative := false
-	if hi, lo := c.Decimal128(row); hi == int64(lo)>>63 {
-		v := int64(lo)
-		negative = v < 0
-		u := uint64(v)
-		if negative {
-			u = -u
-		}
-		digits = strconv.AppendUint(room[:0], u, 10)
-	} else {
-		n := new(big.Int).Lsh(big.NewInt(hi), 64)
-		n.Add(n, new(big.Int).SetUint64(lo))
-		negative = n.Sign() < 0
-		digits = n.Abs(n).Append(room[:0], 10)
-	}
-	dst = append(dst, `"d:`...)
-	if negative {
-		dst = append(dst, '-')
-	}
-	whole := max(len(digits)-scale, 0)
-	fraction := digits[whole:]
-	missing := scale - len(fraction) // zeros between the point and the digits
-	fraction = bytes.TrimRight(fraction, "0")
-	if whole == 0 {
-		dst = append(dst, '0')
-	}
-	dst = append(dst, digits[:whole]...)
-	if len(fraction) > 0 {
-		dst = append(dst, '.')
-		for range missing {
-			dst = append(dst, '0')
-		}
-		dst = append(dst, fraction...)
+	hi, lo := c.Decimal128(row)
+	dst = datafile.AppendDecimal(append(dst, `"d:`...), hi, lo, scale)
+	if scale > 0 {
+		dst = bytes.TrimSuffix(bytes.TrimRight(dst, "0"), []byte("."))
 	}
 	return append(dst, '"')
 }

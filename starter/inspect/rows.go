@@ -3,7 +3,6 @@ package inspect
 import (
 	"encoding/base64"
 	"math"
-	"math/big"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -63,7 +62,8 @@ func appendValue(dst []byte, c *datafile.Column, row int) []byte {
 	case schema.Double:
 		return appendFloat(dst, c.F64[row], 64)
 	case schema.Decimal:
-		return appendDecimal(dst, c, row)
+		hi, lo := c.Decimal128(row)
+		return datafile.AppendDecimal(dst, hi, lo, c.Type.Scale)
 	case schema.String:
 		return appendString(dst, c.At(row))
 	case schema.Binary:
@@ -71,7 +71,7 @@ func appendValue(dst []byte, c *datafile.Column, row int) []byte {
 		dst = base64.StdEncoding.AppendEncode(dst, c.At(row))
 		return append(dst, '"')
 	case schema.Date:
-		return append(appendTime(append(dst, '"'), c.I64[row]*86400e6, dateOnly), '"')
+		return append(datafile.AppendDate(append(dst, '"'), c.I64[row]), '"')
 	case schema.Timestamp:
 		return append(appendTime(append(dst, '"'), c.I64[row], withZone), '"')
 	case schema.TimestampNTZ:
@@ -134,13 +134,18 @@ func appendMap(dst []byte, c *datafile.Column, row int) []byte {
 }
 
 const (
-	dateOnly    = "2006-01-02"
-	withZone    = "2006-01-02T15:04:05.999999Z"
-	withoutZone = "2006-01-02T15:04:05.999999"
+	withZone    = "T15:04:05.999999Z"
+	withoutZone = "T15:04:05.999999"
 )
 
-func appendTime(dst []byte, micros int64, layout string) []byte {
-	return time.UnixMicro(micros).UTC().AppendFormat(dst, layout)
+// appendTime writes a date and, in a layout of package time, a time of day.
+func appendTime(dst []byte, micros int64, clock string) []byte {
+	const day = 86_400_000_000
+	days := micros / day
+	if micros%day < 0 {
+		days--
+	}
+	return time.UnixMicro(micros).UTC().AppendFormat(datafile.AppendDate(dst, days), clock)
 }
 
 func appendFloat(dst []byte, v float64, bits int) []byte {
@@ -157,27 +162,6 @@ func appendFloat(dst []byte, v float64, bits int) []byte {
 		format = 'e'
 	}
 	return strconv.AppendFloat(dst, v, format, -1, bits)
-}
-
-// appendDecimal writes the unscaled value with its point.
-func appendDecimal(dst []byte, c *datafile.Column, row int) []byte {
-	hi, lo := c.Decimal128(row)
-	n := new(big.Int).Lsh(big.NewInt(hi), 64)
-	n.Add(n, new(big.Int).SetUint64(lo))
-	if n.Sign() < 0 {
-		dst = append(dst, '-')
-		n.Neg(n)
-	}
-	digits := n.Append(nil, 10)
-	scale := c.Type.Scale
-	for len(digits) <= scale {
-		digits = append([]byte{'0'}, digits...)
-	}
-	dst = append(dst, digits[:len(digits)-scale]...)
-	if scale > 0 {
-		dst = append(append(dst, '.'), digits[len(digits)-scale:]...)
-	}
-	return dst
 }
 
 const hex = "0123456789abcdef"

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -189,13 +188,13 @@ func describeInt(t schema.Type, v int64) string {
 	case schema.Boolean:
 		return strconv.FormatBool(v != 0)
 	case schema.Date:
-		return time.Unix(v*86400, 0).UTC().Format(time.DateOnly)
+		return string(datafile.AppendDate(nil, v))
 	case schema.Timestamp:
 		return time.UnixMicro(v).UTC().Format("2006-01-02T15:04:05.999999Z")
 	case schema.TimestampNTZ:
 		return time.UnixMicro(v).UTC().Format("2006-01-02T15:04:05.999999")
 	case schema.Decimal:
-		return describeDecimal(big.NewInt(v), t.Scale)
+		return string(datafile.AppendDecimal(nil, v>>63, uint64(v), t.Scale))
 	}
 	return strconv.FormatInt(v, 10)
 }
@@ -203,11 +202,8 @@ func describeInt(t schema.Type, v int64) string {
 func describeBytes(t schema.Type, b []byte) string {
 	switch t.Kind {
 	case schema.Decimal:
-		v := new(big.Int).SetBytes(b)
-		if len(b) > 0 && b[0]&0x80 != 0 {
-			v.Sub(v, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
-		}
-		return describeDecimal(v, t.Scale)
+		hi, lo, _ := datafile.Decimal128(b)
+		return string(datafile.AppendDecimal(nil, hi, lo, t.Scale))
 	case schema.Binary:
 		if len(b) > maxShown/2 {
 			return `\x` + hex.EncodeToString(b[:maxShown/2]) + "…"
@@ -218,19 +214,4 @@ func describeBytes(t schema.Type, b []byte) string {
 		return strconv.Quote(string(b[:maxShown])) + "…"
 	}
 	return strconv.Quote(string(b))
-}
-
-func describeDecimal(v *big.Int, scale int) string {
-	if scale <= 0 {
-		return v.String()
-	}
-	digits := new(big.Int).Abs(v).String()
-	if pad := scale + 1 - len(digits); pad > 0 {
-		digits = strings.Repeat("0", pad) + digits
-	}
-	s := digits[:len(digits)-scale] + "." + digits[len(digits)-scale:]
-	if v.Sign() < 0 {
-		return "-" + s
-	}
-	return s
 }
