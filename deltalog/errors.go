@@ -3,6 +3,8 @@ package deltalog
 import (
 	"errors"
 	"fmt"
+
+	"github.com/millrace-io/millrace/deltalog/datafile"
 )
 
 // Errors that a caller tells apart with [errors.Is].
@@ -32,3 +34,23 @@ var (
 	// place. The log will: see [Table.Refresh].
 	ErrUncertain = errors.New("outcome of the commit unknown")
 )
+
+// readError is an error of a data file that is read, of this package's kind too.
+type readError struct {
+	error
+	kind error
+}
+
+func (e *readError) Unwrap() []error { return []error{e.error, e.kind} }
+
+// ofDataFile gives an error of package datafile this package's kind. A file whose
+// columns do not fit its table is as wrong as a damaged one.
+func ofDataFile(err error) error {
+	switch {
+	case errors.Is(err, datafile.ErrCorrupt), errors.Is(err, datafile.ErrMismatch):
+		return &readError{err, ErrCorrupt}
+	case errors.Is(err, datafile.ErrUnsupported):
+		return &readError{err, ErrUnsupported}
+	}
+	return err
+}

@@ -176,7 +176,7 @@ func openFile(ctx context.Context, st store.Store, f *File) (*datafile.File, io.
 	d, err := datafile.Open(r, size)
 	if err != nil {
 		_ = r.Close()
-		return nil, nil, fmt.Errorf("open data file %s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, ofDataFile(err))
 	}
 	return d, r, nil
 }

@@ -108,7 +108,7 @@ func (r *fileReader) run(ctx context.Context, yield func(Live, error) bool) {
 	}
 	for b, err := range d.Read(ctx, r.stored, datafile.ReadOptions{BatchRows: r.batchRows}) {
 		if err != nil {
-			yield(Live{}, fmt.Errorf("read %s: %w", r.f.Path, err))
+			yield(Live{}, fmt.Errorf("%s: %w", r.f.Path, ofDataFile(err)))
 			return
 		}
 		if live, ok := r.live(b); ok && !yield(live, nil) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -30,8 +29,8 @@ func (c *fsck) rows(ctx context.Context, name string, f *File) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if errors.Is(err, ErrUnsupported) || errors.Is(err, datafile.ErrUnsupported) {
-				c.unread = errors.Join(c.unread, fmt.Errorf("%w: %w", ErrUnsupported, err))
+			if errors.Is(err, ErrUnsupported) {
+				c.unread = errors.Join(c.unread, err)
 				return nil
 			}
 			c.say(name, dropRows, "the data file cannot be read: %v", err)

@@ -278,3 +278,32 @@ func TestCheckpointOfATableWithoutID(t *testing.T) {
 		t.Fatalf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// Errors of data files are of this package's kinds.
+func TestDamagedDataFilesAreCorrupt(t *testing.T) {
+	table := tableWith(t, storetest.NewMemory(), nil)
+	if _, err := table.Append(t.Context(), idNames(0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	var f *File
+	for f = range table.Snapshot().Files() {
+	}
+	whole, err := table.Store().Get(t.Context(), f.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	middle := bytes.Clone(whole)
+	middle[len(middle)/4] ^= 0xff
+	for name, b := range map[string][]byte{"cut": whole[:len(whole)/2], "empty": {}, "damaged": middle} {
+		if err := table.Store().Put(t.Context(), f.Path, b); err != nil {
+			t.Fatal(err)
+		}
+		var got error
+		for _, err := range table.Snapshot().Read(t.Context(), ReadOptions{}) {
+			got = err
+		}
+		if !errors.Is(got, ErrCorrupt) || !strings.Contains(fmt.Sprint(got), f.Path) || strings.Count(fmt.Sprint(got), "open data file") > 1 {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

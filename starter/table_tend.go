@@ -90,11 +90,9 @@ func (c *tableChangesCommand) Run(a *app) error {
 	if err != nil {
 		return fmt.Errorf("changes of %s: %w", c.URI, err)
 	}
-	shown := last.Metadata().Schema
-	if c.Columns != nil {
-		if shown, err = shown.Select(c.Columns...); err != nil {
-			return fmt.Errorf("changes of %s: %w", c.URI, err)
-		}
+	shown, err := inspect.SelectColumns(last.Metadata().Schema, c.Columns)
+	if err != nil {
+		return fmt.Errorf("changes of %s: %w", c.URI, err)
 	}
 	shown = &schema.Schema{Fields: append(slices.Clone(shown.Fields),
 		schema.Field{Name: deltalog.ColumnChangeType, Type: schema.Type{Kind: schema.String}, Nullable: true},

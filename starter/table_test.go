@@ -35,7 +35,7 @@ func TestTableThatCannotBeRead(t *testing.T) {
 		"not a table":     {"table info " + testdata, "_delta_log"},
 		"no such folder":  {"table info /does/not/exist", "/does/not/exist"},
 		"no such version": {"table info " + testdata + "/orders --version 9", "no such version"},
-		"data is missing": {"table cat " + testdata + "/orders", "read rows"},
+		"data is missing": {"table cat " + testdata + "/orders", "millrace table fsck " + testdata + "/orders"},
 		"object store":    {"table info gs://bucket/prefix", "not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {

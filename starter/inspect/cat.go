@@ -50,11 +50,9 @@ func (v *View) Cat(ctx context.Context, w io.Writer, o CatOptions) error {
 	if err != nil {
 		return err
 	}
-	shown := all
-	if o.Columns != nil {
-		if shown, err = all.Select(o.Columns...); err != nil {
-			return err
-		}
+	shown, err := SelectColumns(all, o.Columns)
+	if err != nil {
+		return err
 	}
 	read := shown.Names()
 	for _, name := range filter.columns() {
@@ -114,7 +112,7 @@ func (v *View) copyRows(ctx context.Context, to rowWriter, read []string, shown 
 	var chosen []int32
 	for b, err := range v.snapshot.Read(ctx, deltalog.ReadOptions{Columns: read, Where: filter.conditions()}) {
 		if err != nil {
-			return fmt.Errorf("read rows: %w", err)
+			return advise(v.uri, fmt.Errorf("read rows: %w", err))
 		}
 		n := int64(b.Rows())
 		if len(filter) > 0 {

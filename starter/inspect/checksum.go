@@ -19,7 +19,7 @@ func (v *View) Checksum(ctx context.Context) (Sum, error) {
 	s := v.snapshot
 	sum, err := rowsum.Of(ctx, s.Metadata().Schema, s.Read(ctx, deltalog.ReadOptions{}))
 	if err != nil {
-		return Sum{}, fmt.Errorf("checksum: %w", err)
+		return Sum{}, advise(v.uri, fmt.Errorf("checksum: %w", err))
 	}
 	return Sum{Rows: sum.Rows, Checksum: sum.String()}, nil
 }

@@ -21,7 +21,7 @@ func (v *View) History(ctx context.Context, limit int) ([]Past, error) {
 	all := []Past{}
 	for e, err := range v.snapshot.History(ctx) {
 		if err != nil {
-			return nil, fmt.Errorf("read history: %w", err)
+			return nil, advise(v.uri, fmt.Errorf("read history: %w", err))
 		}
 		p := Past{Version: e.Version, Time: stamp(e.Time)}
 		if e.Info != nil {

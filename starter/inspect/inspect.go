@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog"
+	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/stores"
 )
 
 // View is one version of one table.
 type View struct {
+	uri      string
 	store    store.Store
 	snapshot *deltalog.Snapshot
 }
@@ -36,7 +38,7 @@ func Open(ctx context.Context, uri string, at At) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", uri, err)
 	}
-	v := &View{store: st}
+	v := &View{uri: uri, store: st}
 	switch {
 	case at.Version != nil:
 		v.snapshot, err = deltalog.OpenAt(ctx, st, *at.Version)
@@ -83,18 +85,66 @@ func OpenTable(ctx context.Context, uri string) (*deltalog.Table, error) {
 	return t, nil
 }
 
-// opening adds to an error what a person may have meant.
+// opening adds to an error what a person may have meant, or can do.
 func opening(ctx context.Context, st store.Store, uri string, err error) error {
 	err = fmt.Errorf("open %s: %w", uri, err)
 	if !errors.Is(err, deltalog.ErrNotTable) {
-		return err
+		return advise(uri, err)
+	}
+	place, query, found := strings.Cut(uri, "?")
+	place = strings.TrimRight(place, "/")
+	if query != "" && found {
+		query = "?" + query
 	}
 	for _, sub := range []string{"latest", "history"} {
 		for range st.List(ctx, sub+"/_delta_log/", "") {
-			return fmt.Errorf("%w; a table lies in %s/%s", err, strings.TrimRight(uri, "/"), sub)
+			return fmt.Errorf("%w; a table lies in %s/%s%s", err, place, sub, query)
 		}
 	}
 	return fmt.Errorf("%w; the folder of a table holds one called _delta_log", err)
+}
+
+// advise adds to an error what there is to do.
+func advise(uri string, err error) error {
+	switch {
+	case errors.Is(err, deltalog.ErrNoVersion):
+		return fmt.Errorf("%w; versions are listed by: millrace table history %s", err, shellWord(uri))
+	case errors.Is(err, deltalog.ErrCorrupt), errors.Is(err, store.ErrNotExist):
+		return fmt.Errorf("%w; all that is wrong, and what to do, is told by: millrace table fsck %s", err, shellWord(uri))
+	}
+	return err
+}
+
+// shellWord quotes what a shell would not take as one word.
+func shellWord(s string) string {
+	if !strings.ContainsAny(s, " \t\n?&;|<>()$`\"'\\*[]#~!") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// ErrColumns says that columns that are asked for cannot be shown.
+var ErrColumns = errors.New("columns")
+
+// SelectColumns returns the columns of those names; nil means all.
+func SelectColumns(all *schema.Schema, names []string) (*schema.Schema, error) {
+	if names == nil {
+		return all, nil
+	}
+	seen := map[string]bool{}
+	for _, name := range names {
+		switch {
+		case all.Field(name) < 0:
+			return nil, fmt.Errorf("%w: no column %q; there are %s", ErrColumns, name, strings.Join(all.Names(), ", "))
+		case seen[name]:
+			return nil, fmt.Errorf("%w: %q is named twice", ErrColumns, name)
+		}
+		seen[name] = true
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: none is named; there are %s", ErrColumns, strings.Join(all.Names(), ", "))
+	}
+	return all.Select(names...)
 }
 
 // Info is what a table is.

@@ -43,7 +43,9 @@ func ordering(t schema.Type, w word) (func(*datafile.Column, int) int, error) {
 		if err != nil {
 			return nil, err
 		}
-		return microsBound(at.UnixMicro()).order, nil
+		b := microsBound(at.UnixMicro())
+		b.exact = at.Nanosecond()%1000 == 0
+		return b.order, nil
 	case schema.String:
 		if w.quoted == 0 {
 			return nil, fmt.Errorf("text is written in quotes: '%s'", text)
@@ -76,7 +78,10 @@ func logValue(t schema.Type, text string) (value string, ok bool) {
 		return text, text != ""
 	case schema.Timestamp:
 		at, err := parseMoment(text, true)
-		return string(appendTime(nil, at.UnixMicro(), withZone)), err == nil
+		return string(appendTime(nil, at.UnixMicro(), withZone)), err == nil && at.Nanosecond()%1000 == 0
+	case schema.TimestampNTZ:
+		at, err := parseMoment(text, false)
+		return string(appendTime(nil, at.UnixMicro(), withoutZone)), err == nil && at.Nanosecond()%1000 == 0
 	}
 	return "", false
 }

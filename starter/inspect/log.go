@@ -43,7 +43,7 @@ func (v *View) Log(ctx context.Context, limit int) ([]Entry, error) {
 		}
 		e, err := parseCommit(n, b)
 		if err != nil {
-			return nil, fmt.Errorf("read commit %d: %w", n, err)
+			return nil, advise(v.uri, fmt.Errorf("read commit %d: %s: %w", n, name, err))
 		}
 		entries = append(entries, e)
 	}
