@@ -113,3 +113,41 @@ func TestFilesOfOthersAreRead(t *testing.T) {
 		}
 	}
 }
+
+// A column that is annotated to be always NULL fits every type.
+func TestColumnsOfTypeNullAreNull(t *testing.T) {
+	type inner struct {
+		None *int32 `parquet:"none,optional"`
+		Some int64  `parquet:"some"`
+	}
+	group := parquet.Group{
+		"none": parquet.Optional(parquet.Leaf(parquet.NullType)),
+		"in":   parquet.Optional(parquet.Group{"none": parquet.Optional(parquet.Leaf(parquet.NullType)), "some": parquet.Leaf(parquet.Int64Type)}),
+	}
+	type row struct {
+		None *int32 `parquet:"none,optional"`
+		In   *inner `parquet:"in,optional"`
+	}
+	var out bytes.Buffer
+	w := parquet.NewGenericWriter[row](&out, parquet.NewSchema("s", group))
+	if _, err := w.Write([]row{{}, {In: &inner{Some: 7}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := openBytes(t, out.Bytes())
+	want := &schema.Schema{Fields: []schema.Field{
+		{Name: "none", Type: schema.Type{Kind: schema.String}, Nullable: true},
+		{Name: "in", Type: schema.Type{Kind: schema.Struct, Fields: []schema.Field{
+			{Name: "none", Type: schema.Type{Kind: schema.Decimal, Precision: 20}, Nullable: true},
+			{Name: "some", Type: schema.Type{Kind: schema.Long}, Nullable: true},
+		}}, Nullable: true},
+	}}
+	got := readAll(t, f, want, 0)
+	in := got.Cols[1]
+	if got.Rows() != 2 || got.Cols[0].Valid[0] || got.Cols[0].Valid[1] || in.Valid[0] || !in.Valid[1] ||
+		in.Fields[0].Valid[1] || in.Fields[1].I64[1] != 7 {
+		t.Fatalf("%+v", got)
+	}
+}

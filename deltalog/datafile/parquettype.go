@@ -113,6 +113,20 @@ func (s stored) integer(bits int, signed bool) (stored, error) {
 	return s, nil
 }
 
+// alwaysNull tells whether a leaf has no values, as its annotation says: some
+// writers have such columns for want of a type.
+func alwaysNull(c *parquet.Column) bool {
+	if !c.Leaf() {
+		return false
+	}
+	lt := c.Type().LogicalType()
+	if lt == nil {
+		return false
+	}
+	_, ok := lt.Value.(*format.NullType)
+	return ok
+}
+
 // isList tells whether a group is annotated as a LIST, isMap as a MAP. Older
 // files have the converted type alone.
 func isList(c *parquet.Column) bool {

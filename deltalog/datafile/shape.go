@@ -96,7 +96,7 @@ func (r *resolver) value(want *schema.Type, c *parquet.Column, at below) (*node,
 		return nil, fmt.Errorf("%w: it nests too deep", ErrUnsupported)
 	}
 	switch {
-	case n.kind == nothing:
+	case n.kind == nothing, alwaysNull(c):
 		return nil, nil
 	case c.Leaf() != (n.kind != list && n.kind != mapping && n.kind != record):
 		return nil, mismatch(want, c)
