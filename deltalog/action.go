@@ -73,6 +73,10 @@ type Metadata struct {
 	// CreatedTime is in milliseconds since 1970; zero means unknown.
 	CreatedTime int64
 
+	// refused says why the table cannot be read, by its schema or the format of its
+	// files; nil means that it can.
+	refused error
+
 	formatOptions map[string]string
 	// schemaString is the text that parsedSchema was read from; it is written
 	// again as it was for as long as Schema is that very one.

@@ -15,7 +15,8 @@ import (
 )
 
 // readCheckpoint reads the version that a checkpoint holds, without the files
-// that were removed before it. One that cannot be decoded is ErrCorrupt.
+// that were removed before it. One that cannot be decoded is ErrCorrupt. The
+// version may be one that is refused.
 func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snapshot, error) {
 	s := &Snapshot{
 		st: st, version: c.version, base: c, addedSince: c.version,
@@ -54,6 +55,9 @@ func readCheckpoint(ctx context.Context, st store.Store, c checkpointRef) (*Snap
 	}
 	if err := s.check(all); err != nil {
 		return nil, fmt.Errorf("read checkpoint %d: %w", c.version, err)
+	}
+	if s.refused != nil {
+		s.refused = fmt.Errorf("read checkpoint %d: %w", c.version, s.refused)
 	}
 	return s, nil
 }

@@ -308,24 +308,26 @@ func (c *commitLog) take(a *actionJSON) error {
 	return nil
 }
 
+// metadata returns what the action says. Types and formats that are not known are
+// no error here: a later version may do without them.
 func (m *metadataJSON) metadata() (*Metadata, error) {
-	if m.Format.Provider != "" && m.Format.Provider != "parquet" {
-		return nil, fmt.Errorf("metaData: %w: data files of format %q", ErrUnsupported, m.Format.Provider)
-	}
 	s, err := &schema.Schema{}, error(nil)
 	if m.SchemaString != "" { // the protocol has it, tables without columns do not
 		s, err = schema.Parse([]byte(m.SchemaString))
 	}
+	var refused error
 	switch {
 	case errors.Is(err, schema.ErrUnsupported):
-		return nil, fmt.Errorf("metaData: %w: %w", ErrUnsupported, err)
+		s, refused = &schema.Schema{}, fmt.Errorf("metaData: %w: %w", ErrUnsupported, err)
 	case err != nil:
 		return nil, fmt.Errorf("metaData: %w: %w", ErrCorrupt, err)
+	case m.Format.Provider != "" && m.Format.Provider != "parquet":
+		refused = fmt.Errorf("metaData: %w: data files of format %q", ErrUnsupported, m.Format.Provider)
 	}
 	return &Metadata{
 		ID: m.ID, Name: m.Name, Description: m.Description, Schema: s,
 		PartitionColumns: m.PartitionColumns, Configuration: m.Configuration, CreatedTime: m.CreatedTime,
-		formatOptions: m.Format.Options, schemaString: m.SchemaString, parsedSchema: s,
+		formatOptions: m.Format.Options, schemaString: m.SchemaString, parsedSchema: s, refused: refused,
 	}, nil
 }
 

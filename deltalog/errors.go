@@ -19,10 +19,11 @@ var (
 	// that this package does not have. The error names it.
 	ErrUnsupported = errors.New("not supported")
 	// ErrCorrupt says that a log, a data file or a vector breaks the protocol.
+	// The error names the file, and the version where it is a commit.
 	ErrCorrupt = errors.New("corrupt")
-	// ErrInvalid says that a commit breaks the protocol or the rules of its
-	// table, and was not tried.
-	ErrInvalid = errors.New("invalid commit")
+	// ErrInvalid says that a commit, or what else was asked for, breaks the
+	// protocol or the rules of its table, and was not tried.
+	ErrInvalid = errors.New("invalid request")
 	// ErrConflict says that a commit was planned on a state that other writers
 	// have changed meanwhile. It has to be planned again.
 	ErrConflict = errors.New("conflicting commit")

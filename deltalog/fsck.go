@@ -190,6 +190,9 @@ func (c *fsck) checkpoints(ctx context.Context, l *listing) error {
 		if replayErr == nil {
 			remedy = "delete it: the log is whole without it"
 		}
+		if err == nil {
+			err = s.refused
+		}
 		if errors.Is(err, ErrUnsupported) {
 			c.unread = errors.Join(c.unread, err)
 			continue

@@ -307,3 +307,45 @@ func TestDamagedDataFilesAreCorrupt(t *testing.T) {
 		}
 	}
 }
+
+// What a table needed once it need not need for ever: the version that is read
+// decides, whether it is read from commits or from a checkpoint.
+func TestVersionsBeforeDoNotRefuseATable(t *testing.T) {
+	const (
+		future  = `{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["timeTravelling"],"writerFeatures":["timeTravelling"]}}` + "\n"
+		present = `{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}` + "\n"
+	)
+	protocol, metadata, _ := strings.Cut(plainTable, "\n")
+	odd := strings.Replace(metadata, `\"type\":\"long\"`, `\"type\":\"interval day\"`, 1)
+	for name, c := range map[string]struct {
+		commits []string
+		want    string // in the error; empty means none
+	}{
+		"feature that is gone":     {[]string{future + metadata, plainAdd, present}, ""},
+		"feature that comes":       {[]string{present + metadata, plainAdd, future}, "timeTravelling"},
+		"feature that stays":       {[]string{future + metadata, plainAdd, metadata}, "timeTravelling"},
+		"type that is gone":        {[]string{protocol + "\n" + odd, plainAdd, metadata}, ""},
+		"type that stays":          {[]string{protocol + "\n" + odd, plainAdd, present}, "interval day"},
+		"version 9":                {[]string{`{"protocol":{"minReaderVersion":9,"minWriterVersion":9}}` + "\n" + metadata, plainAdd, present}, ""},
+		"version 9 that stays":     {[]string{`{"protocol":{"minReaderVersion":9,"minWriterVersion":9}}` + "\n" + metadata, plainAdd, metadata}, "(9,9)"},
+		"format that is gone":      {[]string{protocol + "\n" + strings.Replace(metadata, `"parquet"`, `"orc"`, 1), plainAdd, metadata}, ""},
+		"corrupt though it's gone": {[]string{protocol + "\n" + strings.Replace(metadata, `"name\":`, `"`, 1), plainAdd, metadata}, "corrupt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table, err := openLog(t, c.commits...)
+			if c.want == "" {
+				if err != nil || table.Snapshot().NumFiles() != 1 {
+					t.Fatal(err)
+				}
+				_, err := OpenAt(t.Context(), table.Store(), 1)
+				if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), commitName(0)) {
+					t.Fatalf("version 1: %v", err)
+				}
+				return
+			}
+			if c.want != "corrupt" && !errors.Is(err, ErrUnsupported) || !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}

@@ -10,7 +10,8 @@ import (
 // ReadOptions say what of a table is read. The zero value means all columns of
 // all files.
 type ReadOptions struct {
-	// Columns are names of columns, in the order wanted; nil means all.
+	// Columns are names of columns, in the order wanted; nil means all. A batch
+	// without columns does not tell its rows: name at least one.
 	Columns []string
 	// BatchRows is how many rows a batch has at most. Zero means 8192.
 	BatchRows int
@@ -32,7 +33,9 @@ type Live struct {
 
 // Read yields the live rows of the table that meet the conditions, file by file in
 // the order of [Snapshot.Files]. A batch is valid until the next iteration. It ends
-// with the first error.
+// with the first error: ErrCorrupt or ErrUnsupported of a file that cannot be read,
+// [store.ErrNotExist] of one that is gone, ErrInvalid of a condition, and
+// [schema.ErrInvalid] of a column that is none.
 func (s *Snapshot) Read(ctx context.Context, o ReadOptions) iter.Seq2[*datafile.Batch, error] {
 	return func(yield func(*datafile.Batch, error) bool) {
 		r, err := s.newReader(o)

@@ -180,6 +180,9 @@ func (s *Snapshot) follow(ctx context.Context, to, known Version) (*Snapshot, er
 		}
 		break
 	}
+	if s.refused != nil {
+		return nil, s.refused
+	}
 	return s.withCommitTime(ctx)
 }
 

@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -31,6 +32,9 @@ type Snapshot struct {
 	added      *additions
 	addedSince Version
 	logBytes   int64 // of the commits since this snapshot's line was loaded
+	// refused says why this version cannot be read, though one after it may be:
+	// what it needs is not supported. It is nil in snapshots that callers have.
+	refused error
 }
 
 // totals are sums over the files of a snapshot.
@@ -211,6 +215,9 @@ func (s *Snapshot) applyAllButFiles(c *commitLog, size int64) (*Snapshot, error)
 	if err := n.check(c); err != nil {
 		return nil, fmt.Errorf("version %d: %w", n.version, err)
 	}
+	if n.refused != nil && n.refused != s.refused {
+		n.refused = fmt.Errorf("%s: version %d: %w", commitName(n.version), n.version, n.refused)
+	}
 	if n.inCommitTimestamps() && (c.info == nil || c.info.InCommitTimestamp == 0) {
 		return nil, fmt.Errorf("version %d: %w: it lacks its in-commit timestamp", n.version, ErrCorrupt)
 	}
@@ -242,23 +249,22 @@ func (s *Snapshot) applyAllButFiles(c *commitLog, size int64) (*Snapshot, error)
 	return &n, nil
 }
 
-// check tells what of a version this package cannot read, or nobody should.
+// check judges what a commit, or a checkpoint, made of a version. What breaks the
+// protocol is an error; that the version cannot be read is kept in refused.
 func (s *Snapshot) check(c *commitLog) error {
 	if s.protocol == nil || s.metadata == nil {
 		return fmt.Errorf("no protocol or no metaData: %w", ErrCorrupt)
 	}
-	if c.protocol != nil {
-		if err := c.protocol.check(); err != nil {
+	if c.protocol != nil || c.metadata != nil {
+		s.refused = nil
+		if err := s.readable(); errors.Is(err, ErrUnsupported) {
+			s.refused = err
+		} else if err != nil {
 			return err
 		}
 	}
-	if c.protocol != nil || c.metadata != nil {
-		if err := checkRead(s.protocol, s.metadata); err != nil {
-			return err
-		}
-		if err := s.checkMapping(); err != nil {
-			return err
-		}
+	if s.refused != nil {
+		return nil
 	}
 	for _, f := range c.adds {
 		if f.Vector != nil && !s.protocol.has(FeatureDeletionVectors) {
@@ -266,6 +272,20 @@ func (s *Snapshot) check(c *commitLog) error {
 		}
 	}
 	return nil
+}
+
+// readable tells what of a version this package cannot read, or nobody should.
+func (s *Snapshot) readable() error {
+	if err := s.protocol.check(); err != nil {
+		return err
+	}
+	if err := checkRead(s.protocol, s.metadata); err != nil {
+		return err
+	}
+	if s.metadata.refused != nil {
+		return s.metadata.refused
+	}
+	return s.checkMapping()
 }
 
 // applyFiles removes and adds the files of a commit. Within a commit a file's
