@@ -85,7 +85,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each
 	  done || exit 1; done
 
 .PHONY: bench
-bench: ## measure copy, capture, the whole way and upserts, beside their limits
+bench: ## measure copy, capture, the whole way, upserts and logs, beside limits, delta-rs and Spark
 	@go run ./deploy/bench
 
 .PHONY: bench-full

@@ -46,41 +46,6 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-func BenchmarkOpenLargeLog(b *testing.B) {
-	for _, c := range []struct {
-		name       string
-		commits    int
-		checkpoint bool
-	}{{"json/300-commits", 300, false}, {"json/3000-commits", 3000, false}, {"checkpoint", 300, true}} {
-		b.Run(c.name, func(b *testing.B) {
-			st, err := store.NewLocal(b.TempDir())
-			if err != nil {
-				b.Fatal(err)
-			}
-			table := largeLog(b, st, 300_000, c.commits)
-			if c.checkpoint {
-				if err := table.Checkpoint(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-			table = nil
-			before := liveHeap()
-			for b.Loop() {
-				open, err := Open(context.Background(), st)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if open.Snapshot().NumFiles() != 300_000 {
-					b.Fatal(open.Snapshot().NumFiles())
-				}
-				table = open
-			}
-			b.ReportMetric(float64(liveHeap()-before)/(1<<20), "live-MiB")
-			runtime.KeepAlive(table)
-		})
-	}
-}
-
 // What a table of 300,000 files takes is to stay far below 600 MiB: here a fifth
 // of the files is held to a fifth of half of that.
 func TestOpenTablesTakeLittleMemory(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -48,7 +50,7 @@ func recorded(t *testing.T) [][]sample {
 		if err != nil {
 			t.Fatal(err)
 		}
-		samples, err := parse(string(b))
+		samples, err := parse(figuresAt(0.1), string(b))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -63,13 +65,15 @@ var someRun = Run{
 		Cores: 2, CPUModel: "Some CPU @ 2.0GHz", MemoryBytes: 24 << 30, OS: "linux/amd64",
 		Go: "go1.26.8", PostgreSQL: "17.10", Commit: "0123456789",
 	},
-	OtherWork: 0.04,
+	OtherWork: 0.04, Scale: 0.1, Rounds: 2,
 }
 
+// results are those of the recorded rounds.
+func results(t *testing.T) []Result { return summarize(someRun, figuresAt(0.1), recorded(t)) }
+
 func TestTableOfRecordedRounds(t *testing.T) {
-	results := summarize(someRun, recorded(t))
 	var b bytes.Buffer
-	if err := printTable(&b, results); err != nil {
+	if err := printTable(&b, results(t)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "table.txt", b.String())
@@ -77,16 +81,16 @@ func TestTableOfRecordedRounds(t *testing.T) {
 
 func TestTableOfABusyMachineSaysSo(t *testing.T) {
 	r := someRun
-	r.OtherWork, r.Changed, r.Commit = 0.35, true, ""
+	r.OtherWork, r.Changed, r.Commit, r.Rounds, r.Scale = 0.35, true, "", 1, 1
 	var b bytes.Buffer
-	if err := printTable(&b, summarize(r, recorded(t)[:1])); err != nil {
+	if err := printTable(&b, summarize(r, figuresAt(1), recorded(t)[:1])); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "table_busy.txt", b.String())
 }
 
 func TestResultsAreALineEachAndReadBack(t *testing.T) {
-	results := summarize(someRun, recorded(t))
+	results := results(t)
 	name := filepath.Join(t.TempDir(), "made", "results.jsonl")
 	if err := writeResults(name, results); err != nil {
 		t.Fatal(err)
@@ -131,18 +135,18 @@ func TestWrongUsage(t *testing.T) {
 }
 
 func TestParseFindsResultsBelowOtherOutput(t *testing.T) {
-	got, err := parse("goos: linux\nBenchmarkCopy-2   \tlocal: fetching 10 MB\n12 files were made\n" +
+	got, err := parse(figuresAt(1), "goos: linux\nBenchmarkCopy-2   \tlocal: fetching 10 MB\n12 files were made\n"+
 		"       1\t         0.5000 cpu-s/Mrow\t    250000 rows/s\nPASS\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []sample{{figure: "copy", rows: 250000, cpu: 0.5}}; !slices.Equal(got, want) {
+	if want := []sample{of("copy", 250000, 0.5)}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
 func TestParseTakesFailedBenchmarksForUnmeasured(t *testing.T) {
-	got, err := parse("BenchmarkCopy-2   \t--- FAIL: BenchmarkCopy-2\n    bench_test.go:1: no\nFAIL\nexit status 1\n")
+	got, err := parse(figuresAt(1), "BenchmarkCopy-2   \t--- FAIL: BenchmarkCopy-2\n    bench_test.go:1: no\nFAIL\nexit status 1\n")
 	if err != nil || len(got) != 0 {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -153,34 +157,48 @@ func TestParseRefusesWhatIsNoFigure(t *testing.T) {
 		"BenchmarkOther-2 1 5 rows/s 5 cpu-s/Mrow\n",
 		"BenchmarkCopy-2 1 5 rows/s\n",
 		"BenchmarkCopy-2 1 123 ns/op\n",
-		"BenchmarkCopy-2 1 0 rows/s 5 cpu-s/Mrow\n",
 	} {
-		if got, err := parse(text); err == nil {
+		if got, err := parse(figuresAt(1), text); err == nil {
 			t.Errorf("%q was read as %+v", text, got)
 		}
 	}
 }
 
+func TestParseLeavesOutWhatASystemCannotTell(t *testing.T) {
+	got, err := parse(figuresAt(1), "BenchmarkOpenLargeLog/json/300-commits-2 1 99 ns/op 0 peak-MiB 1.5 s\n")
+	if want := []sample{{"log", map[string]float64{"s": 1.5}}}; err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestEveryFigureHasItsBenchmark(t *testing.T) {
+	figures := figuresAt(1)
 	for _, f := range figures {
 		files, err := filepath.Glob(filepath.Join("..", "..", f.pkg, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		benchmark, _, _ := strings.Cut(f.benchmark, "/")
 		found := slices.ContainsFunc(files, func(name string) bool {
 			b, err := os.ReadFile(name)
-			return err == nil && strings.Contains(string(b), "func "+f.benchmark+"(b *testing.B)")
+			return err == nil && strings.Contains(string(b), "func "+benchmark+"(b *testing.B)")
 		})
 		if !found {
-			t.Errorf("%s has no %s", f.pkg, f.benchmark)
+			t.Errorf("%s has no %s", f.pkg, benchmark)
 		}
-		if _, ok := figureOf(f.benchmark); !ok {
-			t.Errorf("%s is not found", f.benchmark)
-		}
-		if f.limit != "" && !slices.ContainsFunc(figures, func(o figure) bool { return o.name == f.limit && o.pkg == f.pkg }) {
-			t.Errorf("%s has the limit %s, which is not measured beside it", f.name, f.limit)
+		for _, m := range f.metrics {
+			if m.peer != "" && !slices.ContainsFunc(figures, func(o figure) bool {
+				return o.name == m.peer && o.pkg == f.pkg && slices.ContainsFunc(o.metrics, func(p metric) bool { return p.unit == m.unit })
+			}) {
+				t.Errorf("%s of %s has the peer %s, which is not measured beside it", m.unit, f.name, m.peer)
+			}
 		}
 	}
+}
+
+// of is a sample of a stage.
+func of(figure string, rows, cpu float64) sample {
+	return sample{figure, map[string]float64{"rows/s": rows, "cpu-s/Mrow": cpu}}
 }
 
 // every measures all figures, after a time.
@@ -192,8 +210,8 @@ func every(took time.Duration) func(context.Context) ([]sample, error) {
 		case <-time.After(took):
 		}
 		var round []sample
-		for _, f := range figures {
-			round = append(round, sample{f.name, 1, 1})
+		for _, f := range figuresAt(1) {
+			round = append(round, sample{figure: f.name})
 		}
 		return round, nil
 	}
@@ -248,32 +266,120 @@ func TestAFailedRoundKeepsWhatWasMeasured(t *testing.T) {
 	if !errors.Is(err, broken) || len(m.samples) != 2 || len(m.samples[1]) != 1 {
 		t.Errorf("%d rounds, %v", len(m.samples), err)
 	}
-	n = 0
-	broken = nil
-	if _, err := p.run(t.Context()); !errors.Is(err, errIncomplete) {
-		t.Errorf("a round without every figure: %v", err)
+}
+
+func TestFiguresThatWereNotRunAreBlank(t *testing.T) {
+	var notes []string
+	p := plan{
+		rounds: 1, limit: time.Hour, began: time.Now(), figures: figuresAt(1),
+		busy:  func(context.Context) float64 { return 0 },
+		round: func(context.Context) ([]sample, error) { return []sample{of("copy", 200_000, 1)}, nil },
+		note:  func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) },
+	}
+	m, err := p.run(t.Context())
+	if err != nil || !slices.Contains(notes, "not run: 100,000 upserts into 10,000,000 rows, Spark") {
+		t.Errorf("notes %q, %v", notes, err)
+	}
+	all := summarize(someRun, p.figures, m.samples)
+	if r := result(t, all, "upsert_spark", "s"); r.Values != nil {
+		t.Errorf("Spark: %+v", r)
+	}
+	r := result(t, all, "copy", "rows/s")
+	if r.OfPeer != 0 || len(r.Marks) != 1 || r.Marks[0].Reached != nil {
+		t.Errorf("copy without its limit: %+v", r)
+	}
+	p.round = func(context.Context) ([]sample, error) { return nil, nil }
+	if _, err := p.run(t.Context()); !errors.Is(err, errNothing) {
+		t.Errorf("a round without a figure: %v", err)
 	}
 }
 
+// result returns one of some results.
+func result(t *testing.T, all []Result, figure, unit string) *Result {
+	t.Helper()
+	for i := range all {
+		if all[i].Figure == figure && all[i].Unit == unit {
+			return &all[i]
+		}
+	}
+	t.Fatalf("no %s of %s", unit, figure)
+	return nil
+}
+
+// reached tells whether each mark of a result is reached.
+func reached(r *Result) []bool {
+	var all []bool
+	for _, m := range r.Marks {
+		all = append(all, m.Reached != nil && *m.Reached)
+	}
+	return all
+}
+
 func TestMarksAreJudgedByTheMedian(t *testing.T) {
+	upserts := func(ours, theirs, written, sparks float64) []sample {
+		return []sample{
+			{"upsert", map[string]float64{"s": ours, "written-MB": written}},
+			{"upsert_delta_rs", map[string]float64{"s": theirs}},
+			{"upsert_spark", map[string]float64{"written-MB": sparks}},
+		}
+	}
 	rounds := [][]sample{
-		{{"copy_limit", 1_000_000, 1}, {"copy", 150_000, 1}, {"decode_limit", 400_000, 1}, {"capture", 90_000, 1}},
-		{{"copy_limit", 500_000, 1}, {"copy", 110_000, 1}, {"decode_limit", 400_000, 1}, {"capture", 100_000, 1}},
-		{{"copy_limit", 1_000_000, 1}, {"copy", 300_000, 1}, {"decode_limit", 400_000, 1}, {"capture", 300_000, 1}},
+		append(upserts(2, 9, 15, 10), of("copy_limit", 1_000_000, 1), of("copy", 150_000, 1), of("decode_limit", 400_000, 1), of("capture", 90_000, 1)),
+		append(upserts(1, 9, 20, 10), of("copy_limit", 500_000, 1), of("copy", 110_000, 1), of("decode_limit", 400_000, 1), of("capture", 100_000, 1)),
+		append(upserts(4, 9, 14, 10), of("copy_limit", 1_000_000, 1), of("copy", 300_000, 1), of("decode_limit", 400_000, 1), of("capture", 300_000, 1)),
 	}
-	results := summarize(someRun, rounds)
-	if len(results) != 4 {
-		t.Fatalf("%d results", len(results))
+	all := summarize(someRun, figuresAt(1), rounds)
+	for _, c := range []struct {
+		figure, unit string
+		want         Spread
+		ofPeer       float64
+		reached      []bool
+	}{
+		{"copy", "rows/s", Spread{110_000, 150_000, 300_000, []float64{150_000, 110_000, 300_000}}, 0.22, []bool{true}},
+		{"capture", "rows/s", Spread{90_000, 100_000, 300_000, []float64{90_000, 100_000, 300_000}}, 0.25, []bool{true}},
+		{"copy_limit", "rows/s", Spread{500_000, 1_000_000, 1_000_000, []float64{1_000_000, 500_000, 1_000_000}}, 0, nil},
+		{"upsert", "s", Spread{1, 2, 4, []float64{2, 1, 4}}, 2.0 / 9, []bool{true, false}},
+		{"upsert", "written-MB", Spread{14, 15, 20, []float64{15, 20, 14}}, 1.5, []bool{true}},
+	} {
+		r := result(t, all, c.figure, c.unit)
+		if !reflect.DeepEqual(*r.Values, c.want) || r.OfPeer != c.ofPeer || !slices.Equal(reached(r), c.reached) {
+			t.Errorf("%s of %s: %+v of %v, %v", c.unit, c.figure, *r.Values, r.OfPeer, reached(r))
+		}
 	}
-	c, k := results[1], results[3]
-	if c.OfLimit != 0.22 || !c.Reached || c.Rows.Min != 110_000 || c.Rows.Median != 150_000 || c.Rows.Max != 300_000 {
-		t.Errorf("copy: %+v", c)
+}
+
+func TestTablesTakeTheirPlaceInAFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "README.md")
+	if err := os.WriteFile(name, []byte("above\n<!-- table -->\nold\n<!-- end of table -->\nbelow\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if k.OfLimit != 0.25 || !k.Reached || k.Rows.Median != 100_000 {
-		t.Errorf("capture: %+v", k)
+	for range 2 { // once more changes nothing
+		if code := run(t.Context(), []string{"--show", "testdata/results.jsonl", "--readme", name}, io.Discard, io.Discard); code != 0 {
+			t.Fatalf("exit status %d", code)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "readme.md", string(b))
 	}
-	if results[0].Mark != "" || results[0].Limit != "" || results[0].OfLimit != 0 {
-		t.Errorf("limit: %+v", results[0])
+	if err := putTable("testdata/table.txt", "x"); err == nil {
+		t.Error("a file without a place for it took a table")
+	}
+}
+
+func TestTheReadmeHasAPlaceForTheTable(t *testing.T) {
+	b, err := os.ReadFile("README.md")
+	if err != nil || strings.Count(string(b), tableBegins) != 1 || strings.Count(string(b), tableEnds) != 1 {
+		t.Errorf("README.md has no place for the table: %v", err)
+	}
+}
+
+func TestScales(t *testing.T) {
+	for text, want := range map[string]float64{"": 0.02, "1": 1, "0.5": 0.5, "0": 0, "-1": 0, "x": 0} {
+		if got, err := readScale(text); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
 	}
 }
 

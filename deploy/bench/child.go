@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,16 +19,19 @@ import (
 type binaries struct {
 	dir      string
 	packages []string
+	figures  []figure
+	// scale is what they multiply sizes by.
+	scale float64
 }
 
 // build compiles the tests of every package with figures, once for all rounds.
-func build(ctx context.Context, stderr io.Writer) (*binaries, error) {
+func build(ctx context.Context, scale float64, stderr io.Writer) (*binaries, error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for test binaries: %w", err)
 	}
-	t := &binaries{dir: dir}
-	for _, f := range figures {
+	t := &binaries{dir: dir, figures: figuresAt(scale), scale: scale}
+	for _, f := range t.figures {
 		name := t.binary(f.pkg)
 		if _, err := os.Stat(name); err == nil {
 			continue
@@ -57,21 +62,23 @@ func (t *binaries) round(ctx context.Context, stderr io.Writer) ([]sample, error
 	var errs []error
 	for _, pkg := range t.packages {
 		var names []string
-		for _, f := range figures {
-			if f.pkg == pkg {
-				names = append(names, f.benchmark)
+		for _, f := range t.figures {
+			name, _, _ := strings.Cut(f.benchmark, "/")
+			if f.pkg == pkg && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 		cmd := exec.CommandContext(ctx, t.binary(pkg), "-test.run", "^$", "-test.bench", "^("+strings.Join(names, "|")+")$",
 			"-test.benchtime", "1x", "-test.count", "1", "-test.timeout", "0")
 		cmd.Dir = pkg
+		cmd.Env = append(os.Environ(), "SCALE="+strconv.FormatFloat(t.scale, 'g', -1, 64))
 		// Its servers end by themselves once it is gone.
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		cmd.WaitDelay = 10 * time.Second
 		var stdout bytes.Buffer
 		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, stderr), stderr
 		failed := cmd.Run()
-		got, err := parse(stdout.String())
+		got, err := parse(t.figures, stdout.String())
 		samples = append(samples, got...)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("run the benchmarks of %s: %w", pkg, failed))

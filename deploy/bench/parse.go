@@ -2,31 +2,24 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-)
-
-// Units that benchmarks report.
-const (
-	unitRows = "rows/s"
-	unitCPU  = "cpu-s/Mrow"
 )
 
 // sample is one measurement of one figure.
 type sample struct {
 	figure string
-	// rows per second.
-	rows float64
-	// cpu is seconds of CPU for a million rows.
-	cpu float64
+	// values are by unit, without those that a benchmark could not tell.
+	values map[string]float64
 }
 
-// parse reads what a test binary printed about its benchmarks
+// parse reads what a test binary printed about the benchmarks of some figures
 // (https://go.dev/design/14313-benchmark-format). Lines that are no results are
 // passed over: a result may stand below its name, when the benchmark wrote
 // something in between. Benchmarks that are no figure are an error, and so are
-// results that lack a unit.
-func parse(output string) ([]sample, error) {
+// results without a unit that is looked for.
+func parse(figures []figure, output string) ([]sample, error) {
 	var samples []sample
 	pending := ""
 	for line := range strings.Lines(output) {
@@ -40,18 +33,22 @@ func parse(output string) ([]sample, error) {
 		if _, err := strconv.Atoi(words[0]); err != nil {
 			continue
 		}
-		metrics, ok := readMetrics(words[1:])
+		values, ok := readMetrics(words[1:])
 		if !ok {
 			continue
 		}
-		f, ok := figureOf(pending)
-		if !ok {
+		at := slices.IndexFunc(figures, func(f figure) bool { return f.benchmark == pending })
+		if at < 0 {
 			return nil, fmt.Errorf("%s is no figure", pending)
 		}
-		s := sample{figure: f.name, rows: metrics[unitRows], cpu: metrics[unitCPU]}
-		for unit, v := range map[string]float64{unitRows: s.rows, unitCPU: s.cpu} {
-			if v <= 0 {
-				return nil, fmt.Errorf("%s reported no %s", pending, unit)
+		s := sample{figure: figures[at].name, values: map[string]float64{}}
+		for _, m := range figures[at].metrics {
+			v, ok := values[m.unit]
+			if !ok {
+				return nil, fmt.Errorf("%s reported no %s", pending, m.unit)
+			}
+			if v > 0 {
+				s.values[m.unit] = v
 			}
 		}
 		samples = append(samples, s)

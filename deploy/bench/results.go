@@ -20,27 +20,38 @@ type Run struct {
 	// OtherWork is the largest share of the CPUs, from 0 to 1, that something
 	// else used just before a round; negative where that is not known.
 	OtherWork float64 `json:"other_work"`
+	// Scale is what sizes were multiplied by.
+	Scale float64 `json:"scale"`
+	// Rounds is how often was measured.
+	Rounds int `json:"rounds"`
 }
 
-// Result is one figure of one run: a line of the file.
+// Result is one metric of one figure of one run: a line of the file.
 type Result struct {
 	Run
-	Figure string `json:"figure"`
-	Title  string `json:"title"`
-	// Rows is rows per second.
-	Rows Spread `json:"rows_per_second"`
-	// CPU is seconds of CPU of the measuring process, servers left out, for a
-	// million rows.
-	CPU Spread `json:"cpu_seconds_per_million_rows"`
-	// Limit is the figure that OfLimit is a share of; empty for a limit.
-	Limit string `json:"limit,omitempty"`
-	// OfLimit is the median, over the rounds, of what the figure was of its
-	// limit's rows per second in the same round.
-	OfLimit float64 `json:"of_limit,omitempty"`
-	// Mark is what was hoped for, for people; empty where nothing was.
-	Mark string `json:"mark,omitempty"`
-	// Reached tells whether the median reached the mark; false where there is none.
-	Reached bool `json:"reached"`
+	Figure    string `json:"figure"`
+	Workload  string `json:"workload"`
+	Contender string `json:"contender"`
+	Unit      string `json:"unit"`
+	// Values is nil where nothing was measured.
+	Values *Spread `json:"values,omitempty"`
+	// Peer is the figure, and PeerContender its contender, whose same metric
+	// OfPeer is a share of; empty where there is none.
+	Peer          string `json:"peer,omitempty"`
+	PeerContender string `json:"peer_contender,omitempty"`
+	// OfPeer is the median, over the rounds, of what this was of its peer's in the
+	// same round; zero where either was not measured.
+	OfPeer float64 `json:"of_peer,omitempty"`
+	Marks  []Mark  `json:"marks,omitempty"`
+}
+
+// Mark is what was hoped for.
+type Mark struct {
+	// Words are for people.
+	Words string `json:"words"`
+	// Reached tells whether the median is that, or OfPeer; nil where that was not
+	// measured.
+	Reached *bool `json:"reached,omitempty"`
 }
 
 // Spread is what repeated measurements gave.
@@ -63,53 +74,72 @@ func median(samples []float64) float64 {
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
 
-// summarize makes a result of each figure that was measured at all.
-func summarize(r Run, rounds [][]sample) []Result {
+// summarize makes a result of each metric of the figures, also of those that were
+// not measured.
+func summarize(r Run, figures []figure, rounds [][]sample) []Result {
 	var results []Result
-	for i := range figures {
-		f := &figures[i]
-		var rows, cpu, shares []float64
-		for _, round := range rounds {
-			s, ok := find(round, f.name)
-			if !ok {
-				continue
+	for _, f := range figures {
+		for _, m := range f.metrics {
+			result := Result{Run: r, Figure: f.name, Workload: f.workload, Contender: f.contender, Unit: m.unit, Peer: m.peer}
+			var values, shares []float64
+			for _, round := range rounds {
+				v, ok := find(round, f.name, m.unit)
+				if !ok {
+					continue
+				}
+				values = append(values, v)
+				if p, ok := find(round, m.peer, m.unit); ok {
+					shares = append(shares, v/p)
+				}
 			}
-			rows, cpu = append(rows, s.rows), append(cpu, s.cpu)
-			if limit, ok := find(round, f.limit); ok {
-				shares = append(shares, s.rows/limit.rows)
+			if len(values) > 0 {
+				all := spread(values)
+				result.Values = &all
 			}
+			if len(shares) > 0 {
+				result.OfPeer = median(shares)
+			}
+			if at := slices.IndexFunc(figures, func(o figure) bool { return o.name == m.peer }); at >= 0 {
+				result.PeerContender = figures[at].contender
+			}
+			for _, mark := range m.marks {
+				result.Marks = append(result.Marks, mark.judge(&result))
+			}
+			results = append(results, result)
 		}
-		if len(rows) == 0 {
-			continue
-		}
-		result := Result{Run: r, Figure: f.name, Title: f.title, Rows: spread(rows), CPU: spread(cpu), Limit: f.limit}
-		if len(shares) > 0 {
-			result.OfLimit = median(shares)
-		}
-		result.Mark, result.Reached = f.mark.judge(&result)
-		results = append(results, result)
 	}
 	return results
 }
 
 // judge says a mark in words and whether a result reaches it.
-func (m mark) judge(r *Result) (words string, reached bool) {
-	switch {
-	case m.rows > 0:
-		return "≥ " + thousands(m.rows) + " rows/s", r.Rows.Median >= m.rows
-	case m.ofLimit > 0:
-		return fmt.Sprintf("≥ %.0f %% of the limit", m.ofLimit*100), r.OfLimit >= m.ofLimit
+func (m mark) judge(r *Result) Mark {
+	bound, sign := m.least, "≥"
+	if m.most > 0 {
+		bound, sign = m.most, "≤"
 	}
-	return "", false
+	words, value := fmt.Sprintf("%s %s %s", sign, short(bound), inWords(r.Unit)), 0.0
+	if m.ofPeer {
+		words, value = fmt.Sprintf("%s %s of %s", sign, percent(bound), r.PeerContender), r.OfPeer
+	} else if r.Values != nil {
+		value = r.Values.Median
+	}
+	judged := Mark{Words: words}
+	if value > 0 {
+		reached := value >= m.least && (m.most == 0 || value <= m.most)
+		judged.Reached = &reached
+	}
+	return judged
 }
 
-func find(round []sample, figure string) (sample, bool) {
+// find returns a value of a round, if it was measured.
+func find(round []sample, figure, unit string) (v float64, ok bool) {
 	for _, s := range round {
 		if s.figure == figure {
-			return s, true
+			v, ok = s.values[unit]
+			return v, ok
 		}
 	}
-	return sample{}, false
+	return 0, false
 }
 
 // writeResults makes a file of results, a line each.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -11,9 +12,11 @@ import (
 type plan struct {
 	rounds int
 	// limit is for everything, from began on.
-	limit time.Duration
-	began time.Time
-	// round measures every figure once, limits and stages in turn.
+	limit   time.Duration
+	began   time.Time
+	figures []figure
+	// round measures every figure once, limits and stages in turn, but for those
+	// that need a program that is not there.
 	round func(context.Context) ([]sample, error)
 	// busy is the share of this machine's CPUs that is in use, from 0 to 1;
 	// negative where it is not known.
@@ -29,8 +32,8 @@ type measured struct {
 	otherWork float64
 }
 
-// errIncomplete tells that a round lacks a figure.
-var errIncomplete = errors.New("not every figure was measured")
+// errNothing tells that a round has no figure.
+var errNothing = errors.New("no figure was measured")
 
 // run measures until all rounds are done, or until another one would pass the
 // limit. Beside an error it returns what was measured before.
@@ -57,8 +60,13 @@ func (p *plan) run(ctx context.Context) (measured, error) {
 			return m, fmt.Errorf("round %d: %w", n, context.Cause(ctx))
 		case err != nil:
 			return m, fmt.Errorf("round %d: %w", n, err)
-		case len(samples) != len(figures):
-			return m, fmt.Errorf("round %d: %w: %d of %d", n, errIncomplete, len(samples), len(figures))
+		case len(samples) == 0:
+			return m, fmt.Errorf("round %d: %w", n, errNothing)
+		}
+		for _, f := range p.figures {
+			if !slices.ContainsFunc(samples, func(s sample) bool { return s.figure == f.name }) {
+				p.note("not run: %s, %s", f.workload, f.contender)
+			}
 		}
 	}
 	return m, nil

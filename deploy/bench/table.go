@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -26,41 +27,63 @@ func printTable(w io.Writer, results []Result) error {
 	}
 	b.WriteByte('\n')
 
-	rows := [][]string{
-		{"figure", "rows/s: min", "median", "max", "CPU-s per M rows: min", "median", "max", "of limit", "mark"},
-	}
+	rows := [][]string{{"workload", "contender", "unit", "min", "median", "max", "of peer", "mark"}}
 	for i := range results {
-		x := &results[i]
-		share, verdict := "", x.Mark
-		if x.OfLimit > 0 {
-			share = fmt.Sprintf("%.0f %%", x.OfLimit*100)
-		}
-		if x.Mark != "" {
-			verdict += ": missed"
-			if x.Reached {
-				verdict = x.Mark + ": reached"
+		rows = append(rows, line(&results[i]))
+		// What stands above is not said again.
+		if i > 0 && results[i].Workload == results[i-1].Workload {
+			rows[i+1][0] = ""
+			if results[i].Contender == results[i-1].Contender {
+				rows[i+1][1] = ""
 			}
 		}
-		rows = append(rows, []string{
-			x.Title, thousands(x.Rows.Min), thousands(x.Rows.Median), thousands(x.Rows.Max),
-			seconds(x.CPU.Min), seconds(x.CPU.Median), seconds(x.CPU.Max), share, verdict,
-		})
 	}
-	align(&b, rows)
+	align(&b, rows, 3, 6)
 	rounds := "1 round"
-	if n := len(results[0].Rows.Samples); n > 1 {
-		rounds = strconv.Itoa(n) + " rounds"
+	if r.Rounds != 1 {
+		rounds = strconv.Itoa(r.Rounds) + " rounds"
 	}
-	fmt.Fprintf(&b, "\n%s; CPU of the measuring process, servers left out; shares are medians of those within a round\n", rounds)
+	fmt.Fprintf(&b, "\n%s at scale %s; CPU and memory of the measuring process, servers left out; shares are medians of those within a round\n",
+		rounds, strconv.FormatFloat(r.Scale, 'g', -1, 64))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// align writes a table as Markdown has it, with columns of one width: the first
-// and the last begin at the left, numbers end at the right.
-func align(b *strings.Builder, rows [][]string) {
-	last := len(rows[0]) - 1
-	width := make([]int, last+1)
+// unitWords are the units of benchmarks as people read them; others stay as they are.
+var unitWords = map[string]string{
+	"cpu-s": "CPU-s", "cpu-s/Mrow": "CPU-s per M rows", "peak-MiB": "MiB at peak", "written-MB": "MB written",
+	"MB/cpu-s": "MB per CPU-s", "times": "times as long", "times-cpu": "times the CPU",
+}
+
+func inWords(unit string) string { return cmp.Or(unitWords[unit], unit) }
+
+// line is a result's row of the table; of what was not measured cells are blank.
+func line(r *Result) []string {
+	cells := []string{r.Workload, r.Contender, inWords(r.Unit), "", "", "", "", ""}
+	if r.Values != nil {
+		cells[3], cells[4], cells[5] = number(r.Values.Min), number(r.Values.Median), number(r.Values.Max)
+	}
+	if r.OfPeer > 0 {
+		cells[6] = percent(r.OfPeer) + " of " + r.PeerContender
+	}
+	var marks []string
+	for _, m := range r.Marks {
+		words := m.Words
+		if m.Reached != nil && *m.Reached {
+			words += ": reached"
+		} else if m.Reached != nil {
+			words += ": missed"
+		}
+		marks = append(marks, words)
+	}
+	cells[7] = strings.Join(marks, "; ")
+	return cells
+}
+
+// align writes a table as Markdown has it, with columns of one width: those from
+// one on and before another hold numbers, which end at the right.
+func align(b *strings.Builder, rows [][]string, from, before int) {
+	width := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
@@ -69,7 +92,7 @@ func align(b *strings.Builder, rows [][]string) {
 	for n, row := range rows {
 		for i, cell := range row {
 			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
-			if i > 0 && i < last {
+			if i >= from && i < before {
 				cell = pad + cell
 			} else {
 				cell += pad
@@ -82,7 +105,7 @@ func align(b *strings.Builder, rows [][]string) {
 		}
 		for i := range row {
 			rule := strings.Repeat("-", width[i]+1)
-			if i > 0 && i < last {
+			if i >= from && i < before {
 				b.WriteString("|" + rule + ":")
 			} else {
 				b.WriteString("|-" + rule)
@@ -101,5 +124,26 @@ func thousands(v float64) string {
 	return s
 }
 
-// seconds writes seconds of CPU with two decimals.
-func seconds(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
+// number writes a value of any size with three digits or more.
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return thousands(v)
+	case v >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	case v >= 1:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 3, 64)
+}
+
+// percent writes a share.
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'f', 0, 64) + " %" }
+
+// short writes a round number.
+func short(v float64) string {
+	if v >= 1000 {
+		return thousands(v)
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
+}
