@@ -89,8 +89,8 @@ bench: ## measure copy, capture, the whole way, upserts and logs, beside limits,
 	@go run ./deploy/bench
 
 .PHONY: bench-full
-bench-full: ## the same with upserts into a table of 10 million rows
-	@SCALE="$${SCALE:-1}" go run ./deploy/bench --rounds 1 --limit 60m
+bench-full: ## the same at full size, SCALE (1): upserts into 10 and 60 million rows; within an hour
+	@SCALE="$${SCALE:-1}" go run ./deploy/bench --limit 60m
 
 .PHONY: clean
 clean: $(LOCAL) ## stop what `make up` started, and remove it, its data and bin
