@@ -69,7 +69,7 @@ func (t *binaries) round(ctx context.Context, stderr io.Writer) ([]sample, error
 			}
 		}
 		cmd := exec.CommandContext(ctx, t.binary(pkg), "-test.run", "^$", "-test.bench", "^("+strings.Join(names, "|")+")$",
-			"-test.benchtime", "1x", "-test.count", "1", "-test.timeout", "0")
+			"-test.v", "-test.benchtime", "1x", "-test.count", "1", "-test.timeout", "0")
 		cmd.Dir = pkg
 		cmd.Env = append(os.Environ(), "SCALE="+strconv.FormatFloat(t.scale, 'g', -1, 64))
 		// Its servers end by themselves once it is gone.
