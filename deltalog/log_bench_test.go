@@ -45,10 +45,9 @@ func BenchmarkOpenLargeLog(b *testing.B) {
 			var sum took
 			for b.Loop() {
 				one := openLargeLogInChild(b, dir)
-				sum.Seconds, sum.Peak = sum.Seconds+one.Seconds, max(sum.Peak, one.Peak)
+				sum.add(one)
 			}
-			b.ReportMetric(sum.Seconds/float64(b.N), "s")
-			b.ReportMetric(float64(sum.Peak)/(1<<20), "peak-MiB")
+			sum.report(b)
 		})
 	}
 }
@@ -78,16 +77,19 @@ func openLargeLog(b *testing.B, dir string) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	var cpu stopwatch
+	cpu.start()
 	start := time.Now()
 	table, err := Open(context.Background(), st)
 	if err != nil {
 		b.Fatal(err)
 	}
-	t := took{Seconds: time.Since(start).Seconds()}
+	t := took{Seconds: time.Since(start).Seconds(), Peak: peakBytes()}
+	cpu.stop()
+	t.CPU = cpu.sum.Seconds()
 	if n := table.Snapshot().NumFiles(); n != largeLogFiles {
 		b.Fatalf("%d files", n)
 	}
-	t.Peak = peakBytes()
 	text, err := json.Marshal(t)
 	if err != nil {
 		b.Fatal(err)

@@ -44,13 +44,25 @@ type contender interface {
 	upsert(b *testing.B, dir string, o *orders) took
 }
 
-// took is what an upsert took.
+// took is what some work took.
 type took struct {
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu"`
 	// Peak is the most memory that was resident meanwhile, in bytes; 0 where the
 	// system does not tell.
 	Peak int64 `json:"peak"`
+}
+
+func (t *took) add(o took) {
+	t.Seconds, t.CPU, t.Peak = t.Seconds+o.Seconds, t.CPU+o.CPU, max(t.Peak, o.Peak)
+}
+
+// report reports the sum of b.N times.
+func (t *took) report(b *testing.B) {
+	b.Helper()
+	b.ReportMetric(t.Seconds/float64(b.N), "s")
+	b.ReportMetric(t.CPU/float64(b.N), "cpu-s")
+	b.ReportMetric(float64(t.Peak)/(1<<20), "peak-MiB")
 }
 
 // orders are a batch of changes: rows, four in five of them changes of rows all
@@ -91,7 +103,7 @@ func benchmarkUpserts(b *testing.B, rows int, contenders ...contender) {
 				b.StartTimer()
 				one := c.upsert(b, place, o)
 				b.StopTimer()
-				sum = took{sum.Seconds + one.Seconds, sum.CPU + one.CPU, max(sum.Peak, one.Peak)}
+				sum.add(one)
 				written += bytesCome(before, sizesIn(b, place))
 				if got := ordersSum(b, openIn(b, place), nil); got != want {
 					b.Fatalf("%s made %d rows %v, want %d rows %v", c.name(), got.Rows, got, want.Rows, want)
@@ -101,9 +113,7 @@ func benchmarkUpserts(b *testing.B, rows int, contenders ...contender) {
 				}
 				b.StartTimer()
 			}
-			b.ReportMetric(sum.Seconds/float64(b.N), "s")
-			b.ReportMetric(sum.CPU/float64(b.N), "cpu-s")
-			b.ReportMetric(float64(sum.Peak)/(1<<20), "peak-MiB")
+			sum.report(b)
 			b.ReportMetric(float64(written)/float64(b.N)/1e6, "written-MB")
 		})
 	}

@@ -165,8 +165,8 @@ func TestParseRefusesWhatIsNoFigure(t *testing.T) {
 }
 
 func TestParseLeavesOutWhatASystemCannotTell(t *testing.T) {
-	got, err := parse(figuresAt(1), "BenchmarkOpenLargeLog/json/300-commits-2 1 99 ns/op 0 peak-MiB 1.5 s\n")
-	if want := []sample{{"log", map[string]float64{"s": 1.5}}}; err != nil || !reflect.DeepEqual(got, want) {
+	got, err := parse(figuresAt(1), "BenchmarkOpenLargeLog/json/300-commits-2 1 99 ns/op 1.2 cpu-s 0 peak-MiB 1.5 s\n")
+	if want := []sample{{"log", map[string]float64{"s": 1.5, "cpu-s": 1.2}}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

@@ -87,7 +87,7 @@ func figuresAt(scale float64) []figure {
 			{unit: "MB/cpu-s", marks: []mark{{least: 100}}}, {unit: "MB/s"},
 		}},
 		{"index", index, "built anew", "deltalog", "BenchmarkIndexOrders", []metric{
-			{unit: "rows/s", marks: []mark{{least: 2_000_000}}}, {unit: "peak-MiB"},
+			{unit: "rows/s", marks: []mark{{least: 2_000_000}}}, {unit: "rows/cpu-s"}, {unit: "peak-MiB"},
 		}},
 		{"log", log, "300 commits", "deltalog", "BenchmarkOpenLargeLog/json/300-commits", openingLog},
 		{"log_many_commits", log, "3,000 commits", "deltalog", "BenchmarkOpenLargeLog/json/3000-commits", openingLog},
@@ -95,4 +95,6 @@ func figuresAt(scale float64) []figure {
 	}
 }
 
-var openingLog = []metric{{unit: "s", marks: []mark{{most: 5}}}, {unit: "peak-MiB", marks: []mark{{most: 600}}}}
+var openingLog = []metric{
+	{unit: "s", marks: []mark{{most: 5}}}, {unit: "cpu-s"}, {unit: "peak-MiB", marks: []mark{{most: 600}}},
+}

@@ -52,7 +52,7 @@ func printTable(w io.Writer, results []Result) error {
 // unitWords are the units of benchmarks as people read them; others stay as they are.
 var unitWords = map[string]string{
 	"cpu-s": "CPU-s", "cpu-s/Mrow": "CPU-s per M rows", "peak-MiB": "MiB at peak", "written-MB": "MB written",
-	"MB/cpu-s": "MB per CPU-s", "times": "times as long", "times-cpu": "times the CPU",
+	"MB/cpu-s": "MB per CPU-s", "rows/cpu-s": "rows per CPU-s", "times": "times as long", "times-cpu": "times the CPU",
 }
 
 func inWords(unit string) string { return cmp.Or(unitWords[unit], unit) }
