@@ -14,7 +14,6 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // plainTable is the first commit of a table that needs nothing.
@@ -27,7 +26,7 @@ const plainAdd = `{"add":{"path":"f1","partitionValues":{"p":"x"},"size":9,"modi
 
 func openLog(t *testing.T, commits ...string) (*Table, error) {
 	t.Helper()
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	for v, text := range commits {
 		put(t, st, commitName(Version(v)), text)
 	}
@@ -89,7 +88,7 @@ func TestHintsOfImpossibleCheckpointsAreNoHints(t *testing.T) {
 
 // A store that fails while a checkpoint is read says nothing of the checkpoint.
 func TestFailedReadsOfACheckpointAreNotDamage(t *testing.T) {
-	mem := storetest.NewMemory()
+	mem := store.NewMemory()
 	table := newTestTable(t, mem)
 	mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{fakeFile("a", 1)}})
 	if err := table.Checkpoint(t.Context()); err != nil {
@@ -198,7 +197,7 @@ func TestMapsOfCheckpointsAreReadWhateverTheirPartsAreCalled(t *testing.T) {
 		Add      *add                `parquet:"add,optional"`
 	}
 	x := "x"
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	checkpointOf(t, st, []row{
 		{Protocol: &checkpointProtocol{MinReader: 1, MinWriter: 2}},
 		{Metadata: &checkpointMetadata{ID: "t", Format: checkpointFormat{Provider: "parquet"}, SchemaString: `{"type":"struct","fields":[]}`}},
@@ -227,7 +226,7 @@ func TestCheckpointWithFilesWithoutPathsIsCorrupt(t *testing.T) {
 		{Protocol: &checkpointProtocol{MinReader: 1, MinWriter: 2}},
 		{Metadata: &checkpointMetadata{ID: "t", Format: checkpointFormat{Provider: "parquet"}, SchemaString: `{"type":"struct","fields":[]}`}},
 	}
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	type withNull struct {
 		top
 		Add *add `parquet:"add,optional"`
@@ -236,7 +235,7 @@ func TestCheckpointWithFilesWithoutPathsIsCorrupt(t *testing.T) {
 	if _, err := Open(t.Context(), st); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("path that is NULL: %v", err)
 	}
-	st = storetest.NewMemory()
+	st = store.NewMemory()
 	type withNone struct {
 		top
 		Add *bare `parquet:"add,optional"`
@@ -281,7 +280,7 @@ func TestCheckpointOfATableWithoutID(t *testing.T) {
 
 // Errors of data files are of this package's kinds.
 func TestDamagedDataFilesAreCorrupt(t *testing.T) {
-	table := tableWith(t, storetest.NewMemory(), nil)
+	table := tableWith(t, store.NewMemory(), nil)
 	if _, err := table.Append(t.Context(), idNames(0, 10)); err != nil {
 		t.Fatal(err)
 	}
