@@ -777,8 +777,7 @@ func TestWriterThatWasStoppedDuringItsWriteIsNotBelieved(t *testing.T) {
 		newTestTable(t, memory)
 		other := mustOpen(t, memory)
 		var asleep time.Duration
-		var table *Table
-		table = mustOpen(t, &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
+		table := mustOpen(t, &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
 			if op != storetest.PutIfAbsent || asleep > 0 {
 				return nil
 			}
