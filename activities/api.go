@@ -113,7 +113,8 @@ type KnownTable struct {
 	Name string `json:"n"`
 	// Ground is that of the TableInfo that was taken over last.
 	Ground change.Fingerprint `json:"g,omitempty"`
-	// Parked tells that it waits for a request, and is not judged before.
+	// Parked tells that it is parked or paused: it waits for a request, and is not
+	// judged before.
 	Parked bool `json:"p,omitempty"`
 }
 
@@ -128,6 +129,9 @@ type ScanResult struct {
 	CopyGone bool `json:"copy_gone,omitempty"`
 	// Parked are known tables that must not go on as they are.
 	Parked []TableChange `json:"parked,omitempty"`
+	// LSN is where the source's WAL ended before tables were looked at; zero where
+	// none was found.
+	LSN change.LSN `json:"lsn,omitempty"`
 }
 
 // CaptureInput starts the capture lane.
@@ -157,12 +161,11 @@ type CommitInput struct {
 	// Resume is that of the last run: a hint. Without it reading begins at the
 	// earliest record that is kept.
 	Resume json.RawMessage `json:"resume,omitempty"`
-	// Parked are the tables that must not be committed.
+	// Parked are the tables that must not be committed: parked and paused ones.
 	Parked []uint32 `json:"parked,omitempty"`
 	// Recopied are the tables that are to be copied again, with a cut that is not
-	// before After: changes of theirs that do not fit wait for that.
-	Recopied []uint32   `json:"recopied,omitempty"`
-	After    change.LSN `json:"after,omitempty"`
+	// before the LSN: changes of theirs that do not fit wait for that.
+	Recopied map[uint32]change.LSN `json:"recopied,omitempty"`
 }
 
 // HoldInput asks for a cut and for its snapshot to be held until cancelled.

@@ -875,9 +875,9 @@ func (c *committer) hold(m *mirrored, f Failure, cause error) (held bool, err er
 	if errors.As(cause, &value) {
 		at = value.Position
 	}
-	due := slices.Contains(c.in.Recopied, m.oid)
+	_, due := c.in.Recopied[m.oid]
 	switch {
-	case due && !c.recopied(&state):
+	case due && !c.recopied(m, &state):
 		h.waits = true
 		return true, c.redo(m, change.Position{})
 	case due && !h.again:
@@ -893,8 +893,8 @@ func (c *committer) hold(m *mirrored, f Failure, cause error) (held bool, err er
 }
 
 // recopied tells that the copy that was due has begun.
-func (c *committer) recopied(state *lake.State) bool {
-	return state.Epoch == c.in.Epoch && state.Cut >= c.in.After
+func (c *committer) recopied(m *mirrored, state *lake.State) bool {
+	return state.Epoch == c.in.Epoch && state.Cut >= c.in.Recopied[m.oid]
 }
 
 // look sees whether the copy has begun that a table waits for.
@@ -904,7 +904,7 @@ func (c *committer) look(m *mirrored, now time.Time) error {
 	if err := m.mirror.Refresh(c.l.ctx); err != nil {
 		return c.trouble(m, err)
 	}
-	if state := m.mirror.State(); c.recopied(&state) {
+	if state := m.mirror.State(); c.recopied(m, &state) {
 		h.waits, h.again = false, true
 		return c.decode(m, m.complete())
 	}

@@ -321,6 +321,11 @@ func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error)
 		}
 	}
 	if len(look) > 0 {
+		system, err := sql.System(ctx)
+		if err != nil {
+			return out, err
+		}
+		out.LSN = system.LSN
 		if out.Found, err = a.describe(ctx, db, in.Epoch, look, grounds, problems); err != nil {
 			return out, err
 		}

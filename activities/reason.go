@@ -24,6 +24,36 @@ func (r Reason) For(database string) Reason {
 	return r
 }
 
+// Parked returns the reason as that of a database that parks, or of one of its
+// tables: the last line of its remedy is the command that makes it go on.
+func (r Reason) Parked(database, table string) Reason {
+	r = r.For(database)
+	command := "millrace resume " + database
+	if table != "" {
+		r.Remedy = strings.ReplaceAll(r.Remedy, "{table}", ShellWord(table))
+		if command = "millrace unpark " + database + " " + ShellWord(table); CopiesAgain(r.Code) {
+			command += " --yes"
+		}
+	}
+	switch last := r.Remedy[strings.LastIndexByte(r.Remedy, '\n')+1:]; {
+	case r.Remedy == "":
+		r.Remedy = command
+	case !strings.Contains(last, "millrace "):
+		r.Remedy += "\n" + command
+	}
+	return r
+}
+
+// ShellWord makes a word that a shell reads as it stands.
+func ShellWord(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@%,", r))
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // Codes that are not tied to one stage.
 const (
 	CodeInternal      Code = "INTERNAL"

@@ -53,13 +53,19 @@ const (
 	Apply  = "apply"  // input ApplyInput, output Accepted
 	Pause  = "pause"  // input PauseInput, output Accepted
 	Resume = "resume" // input ResumeInput, output Accepted
+	Unpark = "unpark" // input UnparkInput, output Accepted; as a query, output UnparkPlan
 	Remove = "remove" // input RemoveInput, output Removed
 	Wait   = "wait"   // input WaitInput, output Waited; update alone
 	Verify = "verify" // input VerifyInput, output Started; update alone
 )
 
-// StatusQuery is the query that returns a Status.
-const StatusQuery = "status"
+// Queries.
+const (
+	// StatusQuery returns a Status.
+	StatusQuery = "status"
+	// EventsQuery returns the last changes of phase, as Events.
+	EventsQuery = "events"
+)
 
 // Search attributes, registered by the init command.
 const (
@@ -103,13 +109,18 @@ type ApplyInput struct {
 	Config fleet.Database `json:"config"`
 }
 
-// PauseInput stops commit and copy; with Capture, capture too.
+// PauseInput stops commit and copy; with Capture, capture too. With Tables
+// (schema.table) it stops them for these tables alone.
 type PauseInput struct {
-	Capture bool `json:"capture,omitempty"`
+	Capture bool     `json:"capture,omitempty"`
+	Tables  []string `json:"tables,omitempty"`
 }
 
-// ResumeInput continues what was paused or parked.
-type ResumeInput struct{}
+// ResumeInput continues what was paused or parked: the database and all of its
+// tables, or the tables named (schema.table).
+type ResumeInput struct {
+	Tables []string `json:"tables,omitempty"`
+}
 
 // RemoveInput ends the mirror. The topic and the lake stay.
 type RemoveInput struct {
@@ -221,4 +232,27 @@ type Request struct {
 	Name    string `json:"name"`
 	At      string `json:"at"`
 	Outcome string `json:"outcome"`
+}
+
+// Events is the answer to EventsQuery: the last hundred changes of phase of a
+// database and its tables, the newest last.
+type Events struct {
+	Events []Event `json:"events"`
+}
+
+// Event is one change of phase.
+type Event struct {
+	// At is when it happened, in RFC 3339.
+	At string `json:"at"`
+	// Table is schema.table; empty for the database.
+	Table string `json:"table,omitempty"`
+	// From is empty for what was not there before.
+	From Phase `json:"from,omitempty"`
+	To   Phase `json:"to"`
+	// Code is why something parked.
+	Code activities.Code `json:"code,omitempty"`
+	// By is what caused it: a request, a lane or a step.
+	By string `json:"by"`
+	// Note says more where the phase did not change.
+	Note string `json:"note,omitempty"`
 }

@@ -150,11 +150,11 @@ func TestWhatAParkedTableLacksIsReadAgain(t *testing.T) {
 	w.at(time.Second, func() {
 		w.end("Commit", activities.LaneResult{Worker: "", Resume: []byte(`[1]`)}, nil)
 		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{
-			{OID: 1, Reason: &activities.Reason{Code: "MALFORMED_VALUE", Message: "a date", Remedy: "resume {db}"}},
+			{OID: 1, Reason: &activities.Reason{Code: "MALFORMED_VALUE", Message: "a date", Remedy: "millrace resume {db}"}},
 		}})
 	})
 	w.at(2*time.Second, func() {
-		if a := w.table("public.a"); a.Phase != workflows.Parked || a.Reason.Remedy != "resume shop" {
+		if a := w.table("public.a"); a.Phase != workflows.Parked || a.Reason.Remedy != "millrace resume shop" {
 			t.Errorf("table %+v, reason %+v", a, a.Reason)
 		}
 		if in := last[activities.CommitInput](w); string(in.Resume) != "[1]" {

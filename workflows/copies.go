@@ -14,8 +14,9 @@ import (
 // afterwards is void: the lake knows the copy that replaced it.
 const stopPatience = 30 * time.Second
 
-// superviseCopy starts a copy when tables wait for one, gives a running one
-// what has come to wait since, and ends it when it should not go on.
+// superviseCopy starts a copy when tables wait for one, tells a running one what
+// has come to wait since and what is to wait no longer, and ends it when it
+// should not go on.
 func (d *database) superviseCopy(ctx workflow.Context) {
 	running := d.s.Phase == Running && !d.draining
 	switch c := d.s.Copy; {
@@ -29,8 +30,11 @@ func (d *database) superviseCopy(ctx workflow.Context) {
 			d.copy(ctx, tables)
 		}
 	case running:
-		if tables := d.s.waiting(); len(tables) > 0 {
-			d.copyMore(ctx, c.ID, tables)
+		tables := d.s.waiting()
+		if drop := c.Drop; len(drop)+len(tables) > 0 {
+			c.Drop = nil
+			d.copying(tables)
+			d.tellCopy(ctx, c.ID, append(drop, tables...))
 		}
 	}
 }
@@ -38,7 +42,7 @@ func (d *database) superviseCopy(ctx workflow.Context) {
 // copying marks tables as taken over by a copy.
 func (d *database) copying(tables []CopyTable) {
 	for _, t := range tables {
-		d.s.table(t.OID).Phase = Copying
+		d.s.move(d.s.table(t.OID), taken, nil, LaneCopy)
 	}
 	d.touch()
 }
@@ -71,9 +75,8 @@ func (d *database) copy(ctx workflow.Context, tables []CopyTable) {
 	})
 }
 
-// copyMore gives tables to the copy that runs.
-func (d *database) copyMore(ctx workflow.Context, id string, tables []CopyTable) {
-	d.copying(tables)
+// tellCopy gives tables to the copy that runs, and takes away those to drop.
+func (d *database) tellCopy(ctx workflow.Context, id string, tables []CopyTable) {
 	sent := workflow.SignalExternalWorkflow(ctx, id, "", signalMore, tables)
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		if sent.Get(ctx, nil) != nil {
@@ -97,7 +100,7 @@ func (d *database) copied(id string) {
 		return
 	}
 	d.s.Copy = nil
-	d.s.copied()
+	d.s.leftOver()
 	d.well(LaneCopy)
 	d.touch()
 }
@@ -108,13 +111,17 @@ func (d *database) tables(in *activities.TablesChanged) {
 		return // a copy that was given up
 	}
 	d.reports++
+	by := LaneCommit
+	if in.Copy != "" {
+		by = LaneCopy
+	}
 	for i := range in.Tables {
 		c := &in.Tables[i]
-		if c.Reason != nil && in.Copy != "" && d.s.Copy.Stopping {
+		if in.Copy != "" && d.s.Copy.Stopping {
 			continue // under a configuration that has been replaced
 		}
 		d.heard[c.OID] = d.reports
-		d.s.change(c)
+		d.s.change(c, by)
 	}
 	if in.Copy != "" && in.Ended {
 		d.copied(in.Copy)
@@ -130,7 +137,7 @@ func (d *database) reported(r *activities.LaneReport) {
 		case r.Reason == nil:
 			d.well(LaneCopy)
 		case r.Park && d.s.Phase == Running:
-			d.park(r.Reason)
+			d.park(r.Reason, LaneCopy)
 		default:
 			d.trouble(LaneCopy, r.Reason)
 		}

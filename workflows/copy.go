@@ -35,7 +35,7 @@ const (
 	chunkTries = 5
 )
 
-// signalMore gives a running copy more tables.
+// signalMore gives a running copy more tables, and takes some away from it.
 const signalMore = "more"
 
 // CopyInput starts a Copy workflow.
@@ -49,12 +49,20 @@ type CopyInput struct {
 	// Cuts counts the cuts that were taken: each makes a copy of its own in the
 	// lake.
 	Cuts int `json:"cuts,omitempty"`
+	// Unknown is what was spent on errors that Millrace does not know.
+	Unknown *Spending `json:"unknown,omitempty"`
 }
 
 // CopyTable is one table to copy.
 type CopyTable struct {
 	OID  uint32 `json:"o"`
 	Name string `json:"n"`
+	// Drop tells a running copy to give the table up.
+	Drop bool `json:"d,omitempty"`
+	// Unknown is what its copy has spent on errors that Millrace does not know.
+	Unknown *Spending `json:"u,omitempty"`
+	// turn counts how often a table was given up: an entry of another turn is void.
+	turn int
 }
 
 // Copy copies tables under cuts: a holder keeps a snapshot while chunks read
@@ -62,7 +70,10 @@ type CopyTable struct {
 // were rewritten or the snapshot died, start over under the next. It tells its
 // parent about each table, about what it waits for, and about its end.
 func Copy(ctx workflow.Context, in CopyInput) error {
-	c := &copier{in: in, queue: in.Tables, limit: workflow.NewSemaphore(ctx, chunksAtOnce)}
+	c := &copier{
+		in: in, queue: in.Tables, limit: workflow.NewSemaphore(ctx, chunksAtOnce),
+		turns: map[uint32]int{}, running: map[uint32][]workflow.CancelFunc{},
+	}
 	return c.run(ctx)
 }
 
@@ -76,6 +87,10 @@ type copier struct {
 	tables int
 	chunks int
 	limit  workflow.Semaphore
+	// turns are the turns of the tables that were given up, and running the tables
+	// that are being copied, with what ends them.
+	turns   map[uint32]int
+	running map[uint32][]workflow.CancelFunc
 	// changes wakes the main coroutine.
 	changes int
 	// notBefore is when the next cut may be taken, pause what the next failure
@@ -143,7 +158,7 @@ func (c *copier) listen(ctx workflow.Context) {
 	for {
 		var tables []CopyTable
 		workflow.GetSignalChannel(ctx, signalMore).Receive(ctx, &tables)
-		c.requeue(tables...)
+		c.more(tables)
 	}
 }
 
@@ -151,14 +166,35 @@ func (c *copier) listen(ctx workflow.Context) {
 func (c *copier) receive(ctx workflow.Context) {
 	var tables []CopyTable
 	for workflow.GetSignalChannel(ctx, signalMore).ReceiveAsync(&tables) {
-		c.requeue(tables...)
+		c.more(tables)
 		tables = nil
 	}
 }
 
-// requeue makes tables wait for a cut.
+// more makes tables wait for a cut, and gives up those that are to be dropped.
+func (c *copier) more(tables []CopyTable) {
+	for _, t := range tables {
+		if t.Drop {
+			c.turns[t.OID]++
+			for _, stop := range c.running[t.OID] {
+				stop()
+			}
+			c.queue = slices.DeleteFunc(c.queue, c.void)
+			continue
+		}
+		t.turn = c.turns[t.OID]
+		c.queue = append(c.queue, t)
+	}
+	c.changes++
+}
+
+// void tells that a table was given up since it was queued.
+func (c *copier) void(t CopyTable) bool { return t.turn != c.turns[t.OID] }
+
+// requeue makes tables wait for another cut.
 func (c *copier) requeue(tables ...CopyTable) {
 	c.queue = append(c.queue, tables...)
+	c.queue = slices.DeleteFunc(c.queue, c.void)
 	c.changes++
 }
 
@@ -174,7 +210,7 @@ func (c *copier) later(ctx workflow.Context, err error) {
 		c.notBefore = now.Add(time.Second)
 	case !now.Before(c.notBefore):
 		c.pause = min(max(2*c.pause, time.Second), slowest)
-		c.notBefore = now.Add(c.pause)
+		c.notBefore = now.Add(c.pause + jitter(ctx, LaneCopy, c.pause))
 	}
 }
 
@@ -185,13 +221,14 @@ func (c *copier) take(ctx workflow.Context) {
 	c.in.Cuts++
 	h, err := hold(ctx, &c.in.Config, fmt.Sprint(c.in.Cuts))
 	if err != nil {
-		c.queue = append(tables, c.queue...)
+		c.queue = slices.DeleteFunc(append(tables, c.queue...), c.void)
 		if ctx.Err() == nil {
 			c.failed(ctx, err)
 			c.later(ctx, err)
 		}
 		return
 	}
+	c.in.Unknown = nil
 	c.lane(ctx, nil, false)
 	id := fmt.Sprintf("%s#%d", c.in.ID, c.in.Cuts)
 	c.cuts++
@@ -206,6 +243,11 @@ func (c *copier) take(ctx workflow.Context) {
 // database is to be parked.
 func (c *copier) failed(ctx workflow.Context, err error) {
 	f := failure(ctx, &c.in.Config, Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy), err)
+	if f.Reason.Code == activities.CodeInternal {
+		f.Park = c.in.Unknown.spent(&c.in.Unknown, workflow.Now(ctx))
+	} else {
+		c.in.Unknown = nil
+	}
 	if f.Park {
 		c.over = true
 		c.changes++
@@ -232,10 +274,19 @@ func (c *copier) under(ctx workflow.Context, h *holder, id string, tables []Copy
 			break
 		}
 		t := tables[next]
+		if c.void(t) {
+			continue
+		}
 		running++
 		c.tables++
 		workflow.Go(work, func(work workflow.Context) {
+			work, stop := workflow.WithCancel(work)
+			defer stop()
+			c.running[t.OID] = append(c.running[t.OID], stop)
 			c.table(work, h, id, t)
+			if c.running[t.OID] = c.running[t.OID][1:]; len(c.running[t.OID]) == 0 {
+				delete(c.running, t.OID)
+			}
 			running--
 			c.tables--
 		})
@@ -253,21 +304,28 @@ func (c *copier) under(ctx workflow.Context, h *holder, id string, tables []Copy
 // table copies one table and decides what becomes of it.
 func (c *copier) table(ctx workflow.Context, h *holder, id string, t CopyTable) {
 	change, err := c.copyTable(ctx, h, id, t)
+	if c.void(t) {
+		return
+	}
 	if err == nil {
 		c.pause = 0
-		c.news = merge(c.news, change)
-		c.urgent = true
+		c.tellSoon(change)
 		c.lane(ctx, nil, false)
 		return
+	}
+	if change.Phase == string(CatchingUp) {
+		c.tellSoon(activities.TableChange{OID: t.OID, Phase: string(Copying)})
 	}
 	if ctx.Err() != nil || h.ended.IsReady() {
 		c.requeue(t)
 		return
 	}
 	f := failure(ctx, &c.in.Config, Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy), err)
+	if f.Reason.Code == activities.CodeInternal && t.Unknown.spent(&t.Unknown, workflow.Now(ctx)) {
+		f.Park, f.Database = true, false
+	}
 	if f.Park && !f.Database {
-		c.news = merge(c.news, activities.TableChange{OID: t.OID, Reason: &f.Reason})
-		c.urgent = true
+		c.tellSoon(activities.TableChange{OID: t.OID, Reason: &f.Reason})
 		return
 	}
 	c.failed(ctx, err)
@@ -325,12 +383,22 @@ func (c *copier) copyTable(ctx workflow.Context, h *holder, id string, t CopyTab
 	if err != nil {
 		return change, err
 	}
+	change.Phase = string(CatchingUp)
+	c.tellSoon(change)
 	var out activities.FinishResult
 	err = workflow.ExecuteActivity(ctx, steps.FinishCopy, activities.FinishInput{
 		DB: c.in.Config, Epoch: c.in.Epoch, Copy: id, OID: t.OID,
 	}).Get(ctx, &out)
-	change.Phase = out.Phase
+	if err == nil {
+		change.Phase = out.Phase
+	}
 	return change, err
+}
+
+// tellSoon has the parent told of a table's phase.
+func (c *copier) tellSoon(change activities.TableChange) {
+	c.news = merge(c.news, change)
+	c.urgent = true
 }
 
 // limited runs a step when fewer than chunksAtOnce others run.

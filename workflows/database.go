@@ -1,9 +1,8 @@
 package workflows
 
 import (
-	"fmt"
 	"slices"
-	"strings"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -49,7 +48,11 @@ func Database(ctx workflow.Context, in DatabaseInput) error {
 		if err := judge(&in.Config); err != nil {
 			return temporal.NewNonRetryableApplicationError("configuration of the database: "+err.Error(), "CONFIG", err)
 		}
-		in.State = &State{Config: in.Config, Phase: Preparing}
+		in.State = &State{Config: in.Config}
+	}
+	in.State.now = func() time.Time { return workflow.Now(ctx) }
+	if in.State.Phase == "" {
+		in.State.enter(applies, nil, Apply)
 	}
 	d := &database{s: in.State, looking: workflow.NewMutex(ctx), awaited: map[string]bool{}, heard: map[uint32]int{}}
 	for i := range d.lanes {
@@ -111,8 +114,8 @@ func (d *database) queue(lane string) string {
 }
 
 // park stops the database until somebody acts.
-func (d *database) park(r *activities.Reason) {
-	d.s.Phase, d.s.Reason, d.s.Trouble = Parked, r, nil
+func (d *database) park(r *activities.Reason, by string) {
+	d.s.enter(fails, r, by)
 	d.touch()
 }
 
@@ -156,11 +159,8 @@ func (d *database) publish(ctx workflow.Context) {
 			codes = append(codes, string(r.Code))
 		}
 	}
-	reason := d.s.reason()
-	add(reason)
-	counts := map[Phase]int{}
+	add(d.s.reason())
 	for i := range d.s.Tables {
-		counts[d.s.Tables[i].Phase]++
 		add(d.s.Tables[i].Reason)
 	}
 	now := append([]string{d.s.Config.Name, d.s.Config.Region, string(d.s.Phase)}, codes...)
@@ -176,21 +176,5 @@ func (d *database) publish(ctx workflow.Context) {
 			temporal.NewSearchAttributeKeyKeyword(AttrRegion).ValueSet(d.s.Config.Region),
 			temporal.NewSearchAttributeKeyKeyword(AttrPhase).ValueSet(string(d.s.Phase)))
 	}
-
-	var text strings.Builder
-	fmt.Fprintf(&text, "**%s**", d.s.Phase)
-	for _, p := range []Phase{Waiting, Copying, CatchingUp, Live, Parked, Gone} {
-		if counts[p] > 0 {
-			fmt.Fprintf(&text, " · %d %s", counts[p], p)
-		}
-	}
-	if reason != nil {
-		text.WriteString("\n\n" + describe(reason))
-	}
-	for i := range d.s.Tables {
-		if t := &d.s.Tables[i]; t.Phase == Parked && text.Len() < 3000 {
-			text.WriteString("\n\n`" + t.Name + "` " + shorten(describe(t.Reason), 600))
-		}
-	}
-	workflow.SetCurrentDetails(ctx, shorten(text.String(), 3900))
+	workflow.SetCurrentDetails(ctx, d.s.details())
 }

@@ -3,6 +3,8 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"math"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -44,6 +46,38 @@ func failure(ctx workflow.Context, db *fleet.Database, queue string, err error) 
 	f.Reason = f.Reason.For(db.Name)
 	f.Reason.Since = workflow.Now(ctx).UTC().Format(time.RFC3339)
 	return f
+}
+
+// unknownFor is how long a step may go on failing for reasons that Millrace does
+// not know (INTERNAL), before what it is for parks. Outages are known by their
+// codes, and tried again for ever.
+const unknownFor = time.Hour
+
+// Spending is what a step has spent of unknownFor.
+type Spending struct {
+	Spent time.Duration `json:"s"`
+	Last  time.Time     `json:"l"`
+}
+
+// spent counts another failure now, and tells whether nothing is left to spend.
+// Of the time between two failures a time box counts at most: for longer, Temporal
+// was away. into is where the spending is kept, nil before the first failure.
+func (s *Spending) spent(into **Spending, now time.Time) bool {
+	if s == nil {
+		*into = &Spending{Last: now}
+		return false
+	}
+	s.Spent += min(now.Sub(s.Last), activities.TimeBox)
+	s.Last = now
+	return s.Spent >= unknownFor
+}
+
+// jitter is what a pause is made longer by, up to the half of it, so that those
+// whose steps failed together do not all come back together. of names the step.
+func jitter(ctx workflow.Context, of string, pause time.Duration) time.Duration {
+	h := fnv.New32a()
+	fmt.Fprint(h, workflow.GetInfo(ctx).WorkflowExecution.ID, of, workflow.Now(ctx).UnixNano())
+	return time.Duration(float64(pause) / 2 * float64(h.Sum32()) / math.MaxUint32)
 }
 
 // notFetched tells that no worker took a step within its time.

@@ -31,16 +31,22 @@ func (d *database) handle(ctx workflow.Context) error {
 	})
 	return errors.Join(
 		workflow.SetQueryHandler(ctx, StatusQuery, func() (Status, error) { return d.s.status(d.workers()), nil }),
+		workflow.SetQueryHandler(ctx, EventsQuery, func() (Events, error) { return Events{Events: d.s.Events}, nil }),
 		update(ctx, Apply, d.mayApply, func(ctx workflow.Context, in ApplyInput) (Accepted, error) {
 			d.apply(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
-		update(ctx, Pause, func(PauseInput) error { return d.alive() }, func(ctx workflow.Context, in PauseInput) (Accepted, error) {
+		update(ctx, Pause, d.mayPause, func(ctx workflow.Context, in PauseInput) (Accepted, error) {
 			d.pause(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
-		update(ctx, Resume, func(ResumeInput) error { return d.alive() }, func(ctx workflow.Context, in ResumeInput) (Accepted, error) {
+		update(ctx, Resume, d.mayResume, func(ctx workflow.Context, in ResumeInput) (Accepted, error) {
 			d.resume(ctx, in)
+			return Accepted{Phase: d.s.Phase}, nil
+		}),
+		workflow.SetQueryHandler(ctx, Unpark, func(in UnparkInput) (UnparkPlan, error) { return d.s.unparking(in.Tables) }),
+		update(ctx, Unpark, d.mayUnpark, func(ctx workflow.Context, in UnparkInput) (Accepted, error) {
+			d.unpark(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
 		update(ctx, Remove, func(RemoveInput) error { return nil }, func(ctx workflow.Context, in RemoveInput) (Removed, error) {
@@ -79,6 +85,7 @@ func (d *database) signals(ctx workflow.Context, s workflow.Selector, handled *i
 	on(ctx, d, s, handled, Apply, func(in ApplyInput) { d.apply(ctx, in) })
 	on(ctx, d, s, handled, Pause, func(in PauseInput) { d.pause(ctx, in) })
 	on(ctx, d, s, handled, Resume, func(in ResumeInput) { d.resume(ctx, in) })
+	on(ctx, d, s, handled, Unpark, func(in UnparkInput) { d.unpark(ctx, in) })
 	on(ctx, d, s, handled, Remove, func(in RemoveInput) { d.remove(ctx, in) })
 	on(ctx, d, s, handled, activities.SignalTables, func(in activities.TablesChanged) { d.tables(&in) })
 	on(ctx, d, s, handled, activities.SignalLane, func(in activities.LaneReport) { d.reported(&in) })
@@ -169,51 +176,59 @@ func (d *database) apply(ctx workflow.Context, in ApplyInput) {
 	case d.s.Phase == Preparing && d.s.reason() == nil:
 		d.note(ctx, Apply, "accepted")
 		return
-	case d.s.Phase == Paused, d.s.Phase == Running && len(d.s.parked()) == 0:
+	case d.s.Phase == Paused, d.s.Phase == Running && d.s.count(Parked) == 0:
 		d.note(ctx, Apply, "unchanged")
 		return
 	}
-	d.anew()
+	d.anew(applies, Apply)
 	d.note(ctx, Apply, "accepted")
 }
 
 // anew prepares the database again, unless it is paused, and starts what runs
-// with the configuration of now.
-func (d *database) anew() {
+// with the configuration of now. by is the request that asks for it: to resume
+// the database resumes the tables that are paused, too.
+func (d *database) anew(on event, by string) {
 	d.generation++
-	if d.s.Phase == Paused {
+	if d.s.Phase == Paused && on != resumes {
 		return
 	}
-	d.s.Phase, d.s.Reason = Preparing, nil
+	d.s.enter(on, nil, by)
 	for i := range d.s.Tables {
-		if t := &d.s.Tables[i]; t.Phase == Parked {
-			d.s.unpark(t)
+		if t := &d.s.Tables[i]; t.Phase == Parked || t.Phase == Paused && by == Resume {
+			d.s.retry(t, by)
 			d.forget()
 		}
 	}
 }
 
 func (d *database) pause(ctx workflow.Context, in PauseInput) {
-	if err := d.alive(); err != nil {
+	if err := d.mayPause(in); err != nil {
 		d.note(ctx, Pause, "refused: "+err.Error())
+		return
+	}
+	if tables, _ := d.s.chosen(in.Tables); len(tables) > 0 {
+		d.pauseTables(tables)
+		d.note(ctx, Pause, "accepted"+about(in.Tables))
 		return
 	}
 	// Nothing of a parked database runs that could go on.
 	d.s.PausedCapture = in.Capture || d.s.Phase == Parked
-	d.s.Phase = Paused
+	d.s.enter(pauses, nil, Pause)
 	d.note(ctx, Pause, "accepted")
 }
 
-func (d *database) resume(ctx workflow.Context, _ ResumeInput) {
-	if err := d.alive(); err != nil {
+func (d *database) resume(ctx workflow.Context, in ResumeInput) {
+	if err := d.mayResume(in); err != nil {
 		d.note(ctx, Resume, "refused: "+err.Error())
 		return
 	}
-	if d.s.Phase == Paused {
-		d.s.Phase = Preparing
+	if tables, _ := d.s.chosen(in.Tables); len(tables) > 0 {
+		d.goOn(tables, Resume)
+		d.note(ctx, Resume, "accepted"+about(in.Tables))
+		return
 	}
 	d.s.PausedCapture = false
-	d.anew()
+	d.anew(resumes, Resume)
 	d.note(ctx, Resume, "accepted")
 }
 
@@ -223,7 +238,7 @@ func (d *database) remove(ctx workflow.Context, in RemoveInput) {
 		d.s.Remove = &in
 		d.generation++
 	}
-	d.s.Phase = Removing
+	d.s.enter(removes, nil, Remove)
 	d.note(ctx, Remove, "accepted")
 }
 

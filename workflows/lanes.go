@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/millrace-io/millrace/activities"
+	"github.com/millrace-io/millrace/activities/change"
 )
 
 const (
@@ -19,8 +20,8 @@ const (
 	// longRun is how long a step has to last to count as a beginning of its own:
 	// the next failure is tried again at once.
 	longRun = time.Minute
-	// slowest is the longest pause between two tries.
-	slowest = 30 * time.Second
+	// slowest is the longest pause between two tries, before its jitter.
+	slowest = 20 * time.Second
 	// lostInARow is how many steps in a row may lose their worker before that
 	// is shown: one is an ordinary restart.
 	lostInARow = 3
@@ -107,6 +108,9 @@ func (d *database) supervise(ctx workflow.Context) {
 			l.cancel()
 			l.cancel = nil
 		}
+		if !l.running && !d.wants(i) && !d.draining {
+			d.forgive(l)
+		}
 	}
 	for i := range d.lanes {
 		if d.wants(i) && d.mayStart(i) {
@@ -124,9 +128,17 @@ func (d *database) start(ctx workflow.Context, i int) {
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		d.run(ctx, i)
 		l.running, l.worker = false, ""
-		delete(d.s.Trouble, l.name)
+		if !d.draining { // the next run shows it further
+			d.forgive(l)
+		}
 		d.touch()
 	})
+}
+
+// forgive forgets the failures of a lane that has ended.
+func (d *database) forgive(l *lane) {
+	delete(d.s.Trouble, l.name)
+	d.s.earn(l.name)
 }
 
 // current tells that what lane i came to still counts: it was not cancelled,
@@ -149,13 +161,25 @@ func (d *database) run(ctx workflow.Context, i int) {
 		if took > longRun || err == nil && took > time.Second {
 			pause = 0
 		}
+		if err == nil || took > longRun {
+			d.s.earn(l.name)
+		}
 		if err == nil {
 			l.lost = 0
 			d.well(l.name)
 		} else {
 			f := failure(ctx, &d.s.Config, queue, err)
+			switch {
+			case i == dropping:
+				f.Park = false // it is asked for already
+				f.Reason.Remedy = "mend that, or leave behind what is at the source:\nmillrace remove " + d.s.Config.Name + " --yes --force"
+			case f.Reason.Code == activities.CodeInternal:
+				f.Park = d.s.spend(l.name, workflow.Now(ctx))
+			default:
+				d.s.earn(l.name)
+			}
 			if f.Park {
-				d.park(&f.Reason)
+				d.park(&f.Reason, l.name)
 				return
 			}
 			l.worker = ""
@@ -170,7 +194,7 @@ func (d *database) run(ctx workflow.Context, i int) {
 				d.trouble(l.name, &f.Reason)
 			}
 		}
-		if pause > 0 && workflow.Sleep(ctx, pause) != nil {
+		if pause > 0 && workflow.Sleep(ctx, pause+jitter(ctx, l.name, pause)) != nil {
 			return
 		}
 	}
@@ -219,8 +243,7 @@ func (d *database) capture(ctx workflow.Context) (queue string, err error) {
 // commit offers the lane to the worker with the warm index first.
 func (d *database) commit(ctx workflow.Context) (queue string, err error) {
 	in := activities.CommitInput{
-		DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.parked(),
-		Recopied: d.s.recopied(), After: d.s.After,
+		DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.excluded(), Recopied: d.s.recopied(),
 	}
 	if d.s.Worker != "" {
 		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
@@ -264,7 +287,7 @@ func (d *database) commitOn(ctx workflow.Context, queue string, fetch time.Durat
 // positions keeps how far tables were committed.
 func (d *database) positions(tables []activities.TablePosition) {
 	for _, p := range tables {
-		d.s.change(&activities.TableChange{OID: p.OID, Position: p.Position})
+		d.s.change(&activities.TableChange{OID: p.OID, Position: p.Position}, LaneCommit)
 	}
 }
 
@@ -279,25 +302,35 @@ func (d *database) prepare(ctx workflow.Context) (queue string, err error) {
 	if err != nil || !d.current(ctx, preparing) {
 		return queue, err
 	}
-	d.s.Epoch, d.s.SystemID, d.s.Timeline, d.s.After = out.Epoch, out.SystemID, out.Timeline, out.LSN
+	d.s.Epoch, d.s.SystemID, d.s.Timeline = out.Epoch, out.SystemID, out.Timeline
 	listed := map[uint32]bool{}
 	for i := range out.Tables {
 		listed[out.Tables[i].OID] = true
-		d.found(&out.Tables[i], heard)
+		d.found(&out.Tables[i], out.LSN, heard, names[preparing])
 	}
-	d.s.gone(func(t *TableState) bool { return !listed[t.OID] })
-	d.s.Prepared, d.s.Phase, d.s.Reason, d.s.Trouble = true, Running, nil, nil
+	d.s.gone(func(t *TableState) bool { return !listed[t.OID] }, names[preparing])
+	d.s.Prepared, d.s.Trouble = true, nil
+	d.s.enter(prepared, nil, names[preparing])
 	return queue, nil
 }
 
 // found takes what a step saw of a table, unless a lane has reported of it since
 // the step began.
-func (d *database) found(info *activities.TableInfo, heard int) {
+func (d *database) found(info *activities.TableInfo, at change.LSN, heard int, by string) {
 	if t := d.s.table(info.OID); t != nil && d.heard[info.OID] > heard {
 		return
 	}
-	if d.s.found(info) {
+	if d.s.found(info, at, by) {
 		d.forget()
+		d.restart(committing)
+	}
+}
+
+// restart begins lane i again, with what the state says now.
+func (d *database) restart(i int) {
+	if l := &d.lanes[i]; l.running && l.cancel != nil {
+		l.cancel()
+		l.cancel = nil
 	}
 }
 
@@ -311,14 +344,14 @@ func (d *database) forget() {
 // scan looks, now and then, for tables that appeared or vanished.
 func (d *database) scan(ctx workflow.Context) (queue string, err error) {
 	queue = d.queue(LaneControl)
-	if err := workflow.Sleep(ctx, max(3*d.s.Config.HeartbeatTimeout, 5*time.Second)); err != nil {
+	if _, err := workflow.AwaitWithTimeout(ctx, max(3*d.s.Config.HeartbeatTimeout, 5*time.Second), d.s.judging); err != nil {
 		return queue, err
 	}
 	return queue, d.look(ctx, queue, func() bool { return d.current(ctx, scanning) })
 }
 
-// look looks once for tables that appeared or vanished, and takes over what it
-// came to while that still counts.
+// look looks once for tables that appeared or vanished, and at those that somebody
+// asked to go on, and takes over what it came to while that still counts.
 func (d *database) look(ctx workflow.Context, queue string, counts func() bool) error {
 	if err := d.looking.Lock(ctx); err != nil {
 		return err
@@ -328,9 +361,15 @@ func (d *database) look(ctx workflow.Context, queue string, counts func() bool) 
 	if d.s.Copy != nil {
 		in.Copy = d.s.Copy.ID
 	}
+	judged := map[uint32]bool{}
 	for i := range d.s.Tables {
-		if t := &d.s.Tables[i]; t.Phase != Gone {
-			in.Known = append(in.Known, activities.KnownTable{OID: t.OID, Name: t.Name, Ground: t.Ground, Parked: t.Phase == Parked})
+		switch t := &d.s.Tables[i]; {
+		case t.Judge:
+			judged[t.OID] = true // as if it had just appeared
+		case t.Phase != Gone:
+			in.Known = append(in.Known, activities.KnownTable{
+				OID: t.OID, Name: t.Name, Ground: t.Ground, Parked: t.Phase == Parked || t.Phase == Paused,
+			})
 		}
 	}
 	heard := d.reports
@@ -339,21 +378,22 @@ func (d *database) look(ctx workflow.Context, queue string, counts func() bool) 
 	if err != nil || !counts() {
 		return err
 	}
+	gone := judged
 	for i := range out.Found {
-		d.found(&out.Found[i], heard)
+		d.found(&out.Found[i], out.LSN, heard, names[scanning])
+		delete(gone, out.Found[i].OID)
 	}
-	gone := map[uint32]bool{}
 	for _, oid := range out.Gone {
 		gone[oid] = true
 	}
-	d.s.gone(func(t *TableState) bool { return gone[t.OID] })
+	vanished := d.s.gone(func(t *TableState) bool { return gone[t.OID] }, names[scanning])
 	for i := range out.Parked {
-		d.s.change(&out.Parked[i])
+		d.s.change(&out.Parked[i], names[scanning])
 	}
 	if out.CopyGone && in.Copy != "" {
 		d.copied(in.Copy)
 	}
-	if len(out.Found)+len(out.Gone)+len(out.Parked) > 0 {
+	if vanished || len(out.Found)+len(out.Parked) > 0 {
 		d.touch()
 	}
 	return nil

@@ -10,9 +10,16 @@ import (
 func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
 	for code, want := range map[activities.Code]Phase{"KAFKA_GAP": Waiting, "LATEST_DIVERGED": Waiting, "MALFORMED_VALUE": Live} {
 		s := &State{Tables: []TableState{{OID: 1, Name: "public.a", Phase: Parked, Reason: &activities.Reason{Code: code}}}}
-		s.found(&activities.TableInfo{OID: 1, Name: "public.a", Phase: string(Live)})
-		if got := s.table(1).Phase; got != want {
-			t.Errorf("parked for %s, found live in the lake: %s, want %s", code, got, want)
+		live := &activities.TableInfo{OID: 1, Name: "public.a", Phase: string(Live)}
+		if s.found(live, 7, "scan"); s.table(1).Phase != Parked {
+			t.Errorf("parked for %s, it goes on by itself", code)
+		}
+		s.retry(s.table(1), Resume)
+		if back := s.found(live, 7, "scan"); !back || s.table(1).Phase != want {
+			t.Errorf("parked for %s, found live in the lake: %s, want %s", code, s.table(1).Phase, want)
+		}
+		if due, is := s.recopied()[1]; is != (want == Waiting) || is && due != 7 {
+			t.Errorf("parked for %s: the copy that is due comes after %s", code, due)
 		}
 	}
 }
@@ -20,13 +27,13 @@ func TestATableThatLostChangesIsCopiedAgainWhenItIsResumed(t *testing.T) {
 func TestTheGroundOfATableUnderCopyIsJudgedWhenTheCopyHasEnded(t *testing.T) {
 	s := &State{Copy: &CopyState{ID: "c"}, Tables: []TableState{{OID: 1, Name: "public.a", Phase: Copying, Ground: 7}}}
 	see := func(phase Phase, ground change.Fingerprint) {
-		s.found(&activities.TableInfo{OID: 1, Name: "public.a", Phase: string(phase), Ground: ground})
+		s.found(&activities.TableInfo{OID: 1, Name: "public.a", Phase: string(phase), Ground: ground}, 0, "scan")
 	}
 	see(Waiting, 8) // it is not what the copy stands on
 	if a := s.table(1); a.Phase != Copying || a.Ground != 7 {
 		t.Errorf("while it is copied: %+v", a)
 	}
-	s.change(&activities.TableChange{OID: 1, Phase: string(Live)})
+	s.change(&activities.TableChange{OID: 1, Phase: string(Live)}, LaneCopy)
 	see(Waiting, 8)
 	if a := s.table(1); a.Phase != Waiting || !a.Recopy || a.Ground != 8 {
 		t.Errorf("after its copy: %+v", a)

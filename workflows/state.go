@@ -18,9 +18,9 @@ const (
 	keptRequests = 20
 	// keptGone is how many tables stay listed after they vanished.
 	keptGone = 50
-	// wordy is how many parked tables may have long reasons, and brief the bytes
+	// wordy is how many parked tables may have long reasons, and short the bytes
 	// of a message or remedy beyond: 2,000 of them fit into a payload of 2 MB.
-	wordy, long, brief = 20, 2000, 100
+	wordy, long, short = 20, 2000, 64
 )
 
 // State is what a Database workflow carries across continue-as-new. It is the
@@ -33,15 +33,15 @@ type State struct {
 	Reason *activities.Reason `json:"reason,omitempty"`
 	// Trouble is why lanes do not get on that are tried again, by lane.
 	Trouble map[string]*activities.Reason `json:"trouble,omitempty"`
+	// Unknown is what lanes have spent on errors that Millrace does not know, by
+	// lane.
+	Unknown map[string]*Spending `json:"unknown,omitempty"`
 	// PausedCapture tells that the pause stopped capture too.
 	PausedCapture bool `json:"paused_capture,omitempty"`
 	// Epoch, SystemID and Timeline are of the last preparation; zero before.
 	Epoch    uint32 `json:"epoch,omitempty"`
 	SystemID string `json:"system_id,omitempty"`
 	Timeline int32  `json:"timeline,omitempty"`
-	// After is where the source's WAL ended at the last preparation: copies that
-	// are due then come later.
-	After change.LSN `json:"after,omitempty"`
 	// Prepared tells that the lanes may run.
 	Prepared bool         `json:"prepared,omitempty"`
 	Tables   []TableState `json:"tables,omitempty"`
@@ -56,14 +56,21 @@ type State struct {
 	// Remove is the request that ends the mirror.
 	Remove   *RemoveInput `json:"remove,omitempty"`
 	Requests []Request    `json:"requests,omitempty"`
+	// Events are the last changes of phase, the newest last.
+	Events []Event `json:"events,omitempty"`
 	// Published is what the search attributes hold: database, region, phase and
 	// reason codes.
 	Published []string `json:"published,omitempty"`
+
+	// now is the workflow's clock; nil where there is none.
+	now func() time.Time
 }
 
 // CopyState is a running Copy workflow.
 type CopyState struct {
 	ID string `json:"id"`
+	// Drop are tables that it is yet to be told to give up.
+	Drop []CopyTable `json:"drop,omitempty"`
 	// Stopping tells that it was asked to end. Its tables then wait again.
 	Stopping bool `json:"stopping,omitempty"`
 }
@@ -79,8 +86,13 @@ type TableState struct {
 	History string             `json:"h,omitempty"`
 	Rows    int64              `json:"c,omitempty"`
 	At      string             `json:"a,omitempty"`
-	// Recopy tells that the table is to be copied, live or not.
-	Recopy bool `json:"w,omitempty"`
+	// Recopy tells that the table is to be copied, live or not, with a cut that is
+	// not before After.
+	Recopy bool       `json:"w,omitempty"`
+	After  change.LSN `json:"f,omitempty"`
+	// Judge tells that somebody asked for the table to go on: it waits for a look
+	// at the source and the lake to decide how.
+	Judge bool `json:"j,omitempty"`
 	// Ground is what the table's stream rested on when it was last judged.
 	Ground change.Fingerprint `json:"g,omitempty"`
 }
@@ -103,51 +115,53 @@ func (s *State) named(name string) *TableState {
 	return &s.Tables[i]
 }
 
-// found takes what an activity saw of a table. It tells whether that takes the
-// table out of the phase parked.
-func (s *State) found(info *activities.TableInfo) (unparked bool) {
+// found takes what a step saw of a table, at the LSN where the WAL ended then. A
+// table that is paused or parked stays so. It tells whether somebody had asked
+// for the table to go on, and waited for this.
+func (s *State) found(info *activities.TableInfo, at change.LSN, by string) (back bool) {
 	t := s.table(info.OID)
 	if t == nil {
 		s.Tables = append(s.Tables, TableState{OID: info.OID})
 		t = &s.Tables[len(s.Tables)-1]
 	}
 	phase := Phase(info.Phase)
-	if unparked = t.Phase == Parked && phase != Parked; unparked {
-		s.unpark(t)
+	if t.Phase == Paused || t.Phase == Parked && phase != Parked {
+		return false
 	}
-	if phase == Waiting && (t.Phase == Live || unparked) {
-		t.Recopy = true // it does not fit any more
-	}
-	switch {
-	case phase == CatchingUp, phase == Live && t.Recopy:
-		// A copy that ended before the table was live, or one that is due.
-		phase = Waiting
-		fallthrough
-	case phase == Waiting:
-		if t.Phase == Copying && s.Copy != nil && !s.Copy.Stopping {
-			phase = Copying
-		}
-	}
-	if t.Name, t.Phase = info.Name, phase; phase != Copying {
-		t.Ground = info.Ground // a copy that runs is judged when it has ended
-	}
-	t.History, t.Latest = s.relative(info.History), s.relative(info.Latest)
+	back, t.Judge = t.Judge, false
+	copying := t.copying()
+	t.Name, t.History, t.Latest = info.Name, s.relative(info.History), s.relative(info.Latest)
 	if latestOf(t.History) == t.Latest {
 		t.Latest = beside
 	}
 	if info.Position != "" {
 		t.At = info.Position
 	}
-	t.Reason = nil
-	if phase == Parked {
-		s.park(t, info.Reason)
+	if phase == Waiting && (t.Phase == Live || back) {
+		t.Recopy = true // it does not fit any more
 	}
-	return unparked
+	switch whole := phase == Live && !t.Recopy; {
+	case phase == Parked:
+		s.park(t, info.Reason, by)
+	case whole:
+		s.move(t, intact, nil, by)
+	case copying && s.Copy != nil && !s.Copy.Stopping:
+		return back // a copy that runs is judged when it has ended
+	case copying:
+		s.move(t, leftOver, nil, by)
+	default: // without a copy, with one that ended before its end, or one that is due
+		s.move(t, uncopied, nil, by)
+	}
+	t.Ground = info.Ground
+	if t.Recopy {
+		t.After = at
+	}
+	return back
 }
 
-// change applies what a lane reports. A parked table leaves that phase by a
-// request alone.
-func (s *State) change(c *activities.TableChange) {
+// change applies what a lane reports. A copy speaks for the tables that it has
+// taken over, the other lanes for what else happens.
+func (s *State) change(c *activities.TableChange, by string) {
 	t := s.table(c.OID)
 	if t == nil || t.Phase == Gone {
 		return
@@ -158,40 +172,73 @@ func (s *State) change(c *activities.TableChange) {
 	if c.RowsCopied > 0 {
 		t.Rows = c.RowsCopied
 	}
-	switch {
+	switch phase := Phase(c.Phase); {
 	case c.Reason != nil:
-		s.park(t, c.Reason)
-	case c.Phase != "" && t.Phase != Parked:
-		if t.Phase = Phase(c.Phase); t.Phase == Live {
-			t.Recopy = false
+		s.park(t, c.Reason, by)
+	case by != LaneCopy:
+		if phase == Waiting && t.Phase == Live {
+			s.move(t, uncopied, nil, by)
 		}
+	case !t.copying() || phase == t.Phase:
+	case phase == Copying:
+		s.move(t, taken, nil, by)
+	case phase == CatchingUp:
+		s.move(t, copied, nil, by)
+	case phase == Live:
+		s.move(t, caughtUp, nil, by)
+		t.Recopy = false
+	case phase == Waiting:
+		s.move(t, leftOver, nil, by)
 	}
 }
 
-// unpark lets the next preparation decide what becomes of a table. One that
-// lost changes is copied again.
-func (s *State) unpark(t *TableState) {
-	if t.Reason != nil && activities.CopiesAgain(t.Reason.Code) {
+// copying tells that a copy has taken the table over.
+func (t *TableState) copying() bool { return t.Phase == Copying || t.Phase == CatchingUp }
+
+// retry lets the next look decide what becomes of a table that is paused or
+// parked. One that lost changes is copied again.
+func (s *State) retry(t *TableState, by string) {
+	if t.Phase == Parked && activities.CopiesAgain(t.Reason.Code) {
 		t.Recopy = true
 	}
-	t.Phase, t.Reason = Waiting, nil
+	t.Judge = true
+	s.move(t, resumes, nil, by)
 }
 
-// park parks a table. A reason that is known keeps its beginning.
-func (s *State) park(t *TableState, r *activities.Reason) {
+// park parks a table, unless it is paused. A reason that is known keeps its
+// beginning.
+func (s *State) park(t *TableState, r *activities.Reason, by string) {
 	if r == nil {
 		r = &activities.Reason{Code: activities.CodeInternal, Message: "no reason was given"}
 	}
-	if t.Phase == Parked && t.Reason != nil && t.Reason.Code == r.Code {
-		return
+	if t.Phase != Paused && (t.Phase != Parked || t.Reason.Code != r.Code) {
+		s.move(t, fails, r, by)
 	}
+}
+
+// brief returns a reason for a table as it is kept: cut where many have one, but
+// never its last line, which is the command.
+func (s *State) brief(r *activities.Reason, table string) *activities.Reason {
 	limit := long
-	if len(s.parked()) >= wordy {
-		limit = brief
+	if s.count(Parked) > wordy {
+		limit = short
 	}
-	short := r.For(s.Config.Name)
-	short.Message, short.Remedy = shorten(short.Message, limit), shorten(short.Remedy, limit)
-	t.Phase, t.Reason = Parked, &short
+	b := r.Parked(s.Config.Name, table)
+	b.Message = shorten(b.Message, limit)
+	if i := strings.LastIndexByte(b.Remedy, '\n'); i >= 0 {
+		b.Remedy = shorten(b.Remedy[:i], limit) + b.Remedy[i:]
+	}
+	return &b
+}
+
+// count counts the tables in a phase.
+func (s *State) count(p Phase) (n int) {
+	for i := range s.Tables {
+		if s.Tables[i].Phase == p {
+			n++
+		}
+	}
+	return n
 }
 
 // shorten cuts a text at a rune's beginning.
@@ -204,12 +251,13 @@ func shorten(text string, limit int) string {
 
 // gone marks tables that no longer match or exist, and forgets those that have
 // been gone the longest.
-func (s *State) gone(is func(*TableState) bool) (changed bool) {
+func (s *State) gone(is func(*TableState) bool, by string) (changed bool) {
 	n := 0
 	for i := range s.Tables {
 		t := &s.Tables[i]
 		if t.Phase != Gone && is(t) {
-			t.Phase, t.Reason, changed = Gone, nil, true
+			t.Judge, changed = false, true
+			s.move(t, vanishes, nil, by)
 		}
 		if t.Phase == Gone {
 			n++
@@ -229,43 +277,64 @@ func (s *State) gone(is func(*TableState) bool) (changed bool) {
 func (s *State) waiting() []CopyTable {
 	var ts []CopyTable
 	for i := range s.Tables {
-		if t := &s.Tables[i]; t.Phase == Waiting {
+		if t := &s.Tables[i]; t.Phase == Waiting && !t.Judge {
 			ts = append(ts, CopyTable{OID: t.OID, Name: t.Name})
 		}
 	}
 	return ts
 }
 
-// copied makes the tables wait that a copy has left over.
-func (s *State) copied() {
+// judging tells whether a table waits for a look to decide what becomes of it.
+func (s *State) judging() bool {
+	return slices.ContainsFunc(s.Tables, func(t TableState) bool { return t.Judge })
+}
+
+// leftOver makes the tables wait that a copy has not finished.
+func (s *State) leftOver() {
 	for i := range s.Tables {
-		if s.Tables[i].Phase == Copying {
-			s.Tables[i].Phase = Waiting
+		if t := &s.Tables[i]; t.copying() {
+			s.move(t, leftOver, nil, LaneCopy)
 		}
 	}
 }
 
-// recopied lists the OIDs of tables that are to be copied again.
-func (s *State) recopied() []uint32 {
+// recopied are the tables that are to be copied again, with the LSN that their
+// cut must not be before.
+func (s *State) recopied() map[uint32]change.LSN {
+	due := map[uint32]change.LSN{}
+	for i := range s.Tables {
+		if t := &s.Tables[i]; t.Recopy && (t.Phase == Waiting || t.copying()) {
+			due[t.OID] = t.After
+		}
+	}
+	return due
+}
+
+// excluded lists the OIDs of the tables that are not to be committed.
+func (s *State) excluded() []uint32 {
 	var oids []uint32
 	for i := range s.Tables {
-		if t := &s.Tables[i]; t.Recopy && (t.Phase == Waiting || t.Phase == Copying) {
+		if t := &s.Tables[i]; t.Phase == Parked || t.Phase == Paused {
 			oids = append(oids, t.OID)
 		}
 	}
 	return oids
 }
 
-// parked lists the OIDs of parked tables.
-func (s *State) parked() []uint32 {
-	var oids []uint32
-	for i := range s.Tables {
-		if s.Tables[i].Phase == Parked {
-			oids = append(oids, s.Tables[i].OID)
-		}
+// spend counts a failure of a lane that Millrace does not know, and tells whether
+// it has failed for too long.
+func (s *State) spend(lane string, now time.Time) (over bool) {
+	spending := s.Unknown[lane]
+	over = spending.spent(&spending, now)
+	if s.Unknown == nil {
+		s.Unknown = map[string]*Spending{}
 	}
-	return oids
+	s.Unknown[lane] = spending
+	return over
 }
+
+// earn gives a lane all its patience back.
+func (s *State) earn(lane string) { delete(s.Unknown, lane) }
 
 // settled tells whether no table is on its way to live.
 func (s *State) settled() bool {
@@ -301,7 +370,7 @@ func (s *State) reason() *activities.Reason {
 }
 
 // blocked says what makes a goal impossible until somebody acts; empty when
-// nothing does. Parked tables count unless pastParked.
+// nothing does. Tables that are parked or paused count unless pastParked.
 func (s *State) blocked(pastParked bool) string {
 	switch s.Phase {
 	case Paused:
@@ -312,8 +381,12 @@ func (s *State) blocked(pastParked bool) string {
 		return "database " + s.Config.Name + " is being removed"
 	}
 	for i := range s.Tables {
-		if s.Tables[i].Phase == Parked && !pastParked {
-			return "table " + s.Tables[i].Name + " is parked: " + describe(s.Tables[i].Reason)
+		switch t := &s.Tables[i]; {
+		case pastParked:
+		case t.Phase == Parked:
+			return "table " + t.Name + " is parked: " + describe(t.Reason)
+		case t.Phase == Paused:
+			return "table " + t.Name + " is paused: millrace resume " + s.Config.Name + " " + activities.ShellWord(t.Name)
 		}
 	}
 	return ""
@@ -398,11 +471,11 @@ func same(a, b fleet.Database) bool {
 // under the other: they differ at most in what is mirrored, how fresh, and how
 // much WAL may wait for it.
 func copiesAlike(a, b fleet.Database) bool {
-	return same(copied(a), copied(b))
+	return same(mattering(a), mattering(b))
 }
 
-// copied is what a copy does not do without.
-func copied(db fleet.Database) fleet.Database {
+// mattering is what a copy does not do without.
+func mattering(db fleet.Database) fleet.Database {
 	db.Tables, db.Freshness, db.WALBudget, db.OnWALBudget = nil, nil, 0, ""
 	db.Rules = slices.Clone(db.Rules)
 	for i := range db.Rules {

@@ -32,7 +32,7 @@ func crowded(reason *activities.Reason) *State {
 		if reason != nil {
 			info.Phase, info.Reason = "parked", reason
 		}
-		s.found(&info)
+		s.found(&info, 0, "prepare")
 	}
 	for range 2 * keptRequests {
 		s.note("apply", time.Time{}, strings.Repeat("x", 2*long))
@@ -94,7 +94,7 @@ func TestURIsComeBackAsTheyWere(t *testing.T) {
 		{"file:///elsewhere/a", "/plain/path"},
 		{"", ""},
 	} {
-		s.found(&activities.TableInfo{OID: uint32(i), Name: fmt.Sprint("public.", i), Phase: "live", History: uri[0], Latest: uri[1]})
+		s.found(&activities.TableInfo{OID: uint32(i), Name: fmt.Sprint("public.", i), Phase: "live", History: uri[0], Latest: uri[1]}, 0, "prepare")
 		if st := s.status(nil).Tables[i]; st.History != uri[0] || st.Latest != uri[1] {
 			t.Errorf("%v became %s, %s", uri, st.History, st.Latest)
 		}
@@ -104,8 +104,8 @@ func TestURIsComeBackAsTheyWere(t *testing.T) {
 func TestTablesThatAreGoneAreForgottenInTime(t *testing.T) {
 	s := &State{}
 	for i := range 10 * keptGone {
-		s.found(&activities.TableInfo{OID: uint32(i), Name: fmt.Sprint("public.t", i), Phase: "live"})
-		s.gone(func(t *TableState) bool { return t.OID == uint32(i) })
+		s.found(&activities.TableInfo{OID: uint32(i), Name: fmt.Sprint("public.t", i), Phase: "live"}, 0, "scan")
+		s.gone(func(t *TableState) bool { return t.OID == uint32(i) }, "scan")
 	}
 	if n := len(s.Tables); n != keptGone {
 		t.Errorf("%d tables are kept", n)

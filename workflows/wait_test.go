@@ -227,7 +227,7 @@ func TestAWaitCoversTablesThatWereMadeBeforeIt(t *testing.T) {
 		if waited.done {
 			t.Errorf("the wait ended before the table was live: %+v", waited)
 		}
-		w.signal(activities.SignalTables, activities.TablesChanged{Tables: []activities.TableChange{{OID: 9, Phase: "live"}}})
+		w.signal(activities.SignalTables, activities.TablesChanged{Copy: shopID + "/copy/1-1", Tables: []activities.TableChange{{OID: 9, Phase: "live"}}})
 	})
 	w.at(4*time.Second, func() {
 		if !waited.done || !waited.out.Reached {

@@ -43,6 +43,7 @@ type world struct {
 	mu      sync.Mutex
 	steps   []step
 	running map[string][]byte // the token of the lane that runs, by name
+	copied  []workflows.CopyInput
 
 	prepare func(activities.PrepareInput) (activities.PrepareResult, error)
 	scan    func(activities.ScanInput) (activities.ScanResult, error)
@@ -81,7 +82,10 @@ func newWorld(t *testing.T) *world {
 	w.env = newEnv(t)
 	w.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: shopID, TaskQueue: workflows.Queue("local", "default", workflows.LaneControl)})
 	w.env.RegisterWorkflowWithOptions(workflows.Database, workflow.RegisterOptions{Name: workflows.DatabaseWorkflow})
-	w.env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in workflows.CopyInput) error { return w.copy(ctx, in) },
+	w.env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in workflows.CopyInput) error {
+		w.copied = append(w.copied, in)
+		return w.copy(ctx, in)
+	},
 		workflow.RegisterOptions{Name: workflows.CopyWorkflow})
 	w.env.RegisterWorkflowWithOptions(func(workflow.Context, workflows.ProofInput) (workflows.VerifyReport, error) {
 		return workflows.VerifyReport{}, nil
@@ -229,6 +233,20 @@ func (w *world) status() workflows.Status {
 		w.t.Fatal(err)
 	}
 	return s
+}
+
+// events are the changes of phase that were kept.
+func (w *world) events() []workflows.Event {
+	w.t.Helper()
+	v, err := w.env.QueryWorkflow(workflows.EventsQuery)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var e workflows.Events
+	if err := v.Get(&e); err != nil {
+		w.t.Fatal(err)
+	}
+	return e.Events
 }
 
 // phase checks the phase of the database and the code of its reason.

@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/millrace-io/millrace/activities"
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/workflows"
 )
@@ -245,16 +246,16 @@ func (c *Client) Initialised(ctx context.Context) error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("namespace %q of Temporal lacks Millrace's search attributes; register them: %s init --fleet %s",
-			c.file.Temporal.Namespace, c.self, quote(c.file.Name))
+			c.file.Temporal.Namespace, c.self, activities.ShellWord(c.file.Name))
 	}
 	return nil
 }
 
 // noWorker is the error for a task queue that nobody serves.
 func (c *Client) noWorker(queue string) error {
-	command := c.worker + " --fleet " + quote(c.file.Name)
+	command := c.worker + " --fleet " + activities.ShellWord(c.file.Name)
 	if pool := poolOf(queue, c.file.Region); pool != "" && pool != "default" {
-		command += " --pool " + quote(pool)
+		command += " --pool " + activities.ShellWord(pool)
 	}
 	return &NoWorkerError{Queue: queue, Command: command}
 }
@@ -267,16 +268,6 @@ func poolOf(queue, region string) string {
 	}
 	pool, _, _ := strings.Cut(rest, ".")
 	return pool
-}
-
-// quote makes a word that a shell reads as it stands.
-func quote(s string) string {
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@%,", r))
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // pause waits for d or until ctx ends.

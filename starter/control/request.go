@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
+	"github.com/millrace-io/millrace/activities"
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/workflows"
 )
@@ -168,7 +169,7 @@ func (c *Client) notApplied(name string) error {
 	if _, err := c.file.Database(name); err != nil {
 		return fmt.Errorf("%s has no workflow in region %s: %w", name, c.file.Region, err)
 	}
-	return fmt.Errorf("database %s is %w; apply it: %s apply --fleet %s %s", name, ErrNotApplied, c.self, quote(c.file.Name), name)
+	return fmt.Errorf("database %s is %w; apply it: %s apply --fleet %s %s", name, ErrNotApplied, c.self, activities.ShellWord(c.file.Name), name)
 }
 
 // cause finds what a person can act on in an error of a workflow or an update.

@@ -155,7 +155,7 @@ func (c *Client) absent(name string, phase workflows.Phase) *Database {
 		db.Pool = f.Pool
 	}
 	if phase != Removed {
-		db.Reason = &Reason{Code: "NOT_APPLIED", Message: "database " + name + " is not applied", Remedy: c.self + " apply --fleet " + quote(c.file.Name) + " " + name}
+		db.Reason = &Reason{Code: "NOT_APPLIED", Message: "database " + name + " is not applied", Remedy: c.self + " apply --fleet " + activities.ShellWord(c.file.Name) + " " + name}
 	}
 	return db
 }
