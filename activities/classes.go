@@ -36,7 +36,9 @@ const (
 )
 
 // class says what one class of errors means: its code and remedy, what is to be
-// done, and whether it concerns the whole database or one table.
+// done, and whether it concerns the whole database or one table. What parks gets
+// the command that goes on as the last line of its remedy ([Reason.Parked]),
+// unless the remedy ends with one of its own.
 type class struct {
 	class    error
 	code     Code
@@ -46,24 +48,24 @@ type class struct {
 }
 
 // again is the remedy where only a new epoch helps.
-const again = "millrace remove {db} --yes, then millrace apply, which copies every table again"
+const again = "every table is to be copied again:\nmillrace remove {db} --yes && millrace apply {db}"
 
 // classes is the taxonomy: the first that errors.Is finds decides.
 var classes = []class{
 	{syscall.ENOSPC, "DISK_FULL", retry, true, "free space on that disk"},
 	{syscall.EDQUOT, "DISK_FULL", retry, true, "free space on that disk"},
-	{pgsource.ErrAuth, "SOURCE_AUTH", park, true, "set the password that the fleet file refers to where the worker runs, restart the worker, then: millrace resume {db}"},
-	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL), then: millrace resume {db}"},
-	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL; then: millrace resume {db}"},
-	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads, then: millrace resume {db}"},
+	{pgsource.ErrAuth, "SOURCE_AUTH", park, true, "set the password that the fleet file refers to where the worker runs, restart the worker"},
+	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL)"},
+	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL"},
+	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads"},
 	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: " + again},
 	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: " + again},
-	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server, or: millrace remove {db} --yes --force, then millrace apply"},
+	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server and apply it; or, to mirror the one that answers:\nmillrace remove {db} --yes --force && millrace apply {db}"},
 	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "changes were lost at the source: " + again},
-	{pgsource.ErrConfig, "SOURCE_CONFIG", park, true, "correct url: in the fleet file, then: millrace apply"},
-	{pgsource.ErrNoDatabase, "NO_DATABASE", park, true, "correct url: in the fleet file, then: millrace apply"},
-	{pgsource.ErrNoTables, "SOURCE_NO_TABLES", park, true, "correct tables: in the fleet file, then: millrace apply"},
-	{pgsource.ErrVersion, "SOURCE_VERSION", park, true, "upgrade the server, then: millrace resume {db}"},
+	{pgsource.ErrConfig, "SOURCE_CONFIG", park, true, "correct url: in the fleet file\nmillrace apply {db}"},
+	{pgsource.ErrNoDatabase, "NO_DATABASE", park, true, "correct url: in the fleet file\nmillrace apply {db}"},
+	{pgsource.ErrNoTables, "SOURCE_NO_TABLES", park, true, "correct tables: in the fleet file\nmillrace apply {db}"},
+	{pgsource.ErrVersion, "SOURCE_VERSION", park, true, "upgrade the server"},
 	{ErrNotCaughtUp, "NOT_CAUGHT_UP", park, true, ""},
 	{pgsource.ErrSlotMissing, "SLOT_LOST", park, true, "changes were lost at the source: " + again},
 	{pgsource.ErrTableGone, "TABLE_GONE", park, false, ""},
@@ -74,34 +76,34 @@ var classes = []class{
 	{pgsource.ErrRewritten, "TABLE_REWRITTEN", anew, false, ""},
 	{pgsource.ErrSlotActive, "SLOT_ACTIVE", retry, true, ""},
 	{pgsource.ErrUnreachable, "SOURCE_UNREACHABLE", retry, true, "check that the server runs and that the worker can reach it"},
-	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said, then: millrace resume {db}"},
-	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "if kafka.brokers or topic_prefix was changed, change it back, then: millrace apply; otherwise the topic is gone, and changes with it: " + again},
+	{topic.ErrTopicSettings, "TOPIC_SETTINGS", park, true, "change the setting as said"},
+	{topic.ErrTopicMissing, "TOPIC_MISSING", park, true, "if kafka.brokers or topic_prefix was changed, change it back and apply it; otherwise the topic is gone, and changes with it: " + again},
 	{topic.ErrRecord, "MALFORMED_RECORD", park, true, "others write into the topic: " + again},
-	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics, then: millrace resume {db}"},
-	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it, then: millrace resume {db}"},
-	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic, then: millrace resume {db} copies the table again"},
+	{topic.ErrDenied, "KAFKA_DENIED", park, true, "grant the worker's user access to the topics"},
+	{topic.ErrFenced, "KAFKA_FENCED", park, true, "another deployment mirrors the same database into the same topic: stop it"},
+	{topic.ErrRecordTooLarge, "RECORD_TOO_LARGE", park, false, "raise max.message.bytes of the topic: the table is copied again"},
 	{topic.ErrDiverged, "KAFKA_DIVERGED", park, true, "the topic holds other changes than the WAL: " + again},
 	{topic.ErrTailLost, "KAFKA_GAP", park, true, "records are gone from the topic: " + again},
 	{topic.ErrStreamChanged, "KAFKA_GAP", park, true, "the topic was made again: " + again},
 	{topic.ErrUnreachable, "KAFKA_UNREACHABLE", retry, true, "check that the brokers run and that the worker can reach them"},
-	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (casts: {column: string} in a rule for the table) and apply it"},
-	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct casts: in the fleet file, then: millrace apply"},
+	{pgtype.ErrUnrepresentable, "UNREPRESENTABLE_VALUE", park, false, "correct the value at the source, or give the column a cast in the fleet file (casts: {column: string} in a rule for the table)\nmillrace apply {db}"},
+	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct casts: in the fleet file\nmillrace apply {db}"},
 	{change.ErrTuple, "MALFORMED_VALUE", park, false, "report this: the source sent a row that is none"},
 	{pgtype.ErrMalformed, "MALFORMED_VALUE", park, false, "report this: the source sent a value that its type does not have"},
-	{batch.ErrOrder, "HISTORY_DISORDER", park, false, "millrace resume {db}"},
-	{lake.ErrSchemaIncompatible, "SCHEMA_INCOMPATIBLE", park, false, "millrace resume {db} copies the table again with its shape of now"},
-	{lake.ErrRowNotFound, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
-	{lake.ErrDisorder, "HISTORY_DISORDER", park, false, "millrace resume {db} copies the table again"},
-	{deltalog.ErrRowNotFound, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
-	{deltalog.ErrDuplicateKey, "LATEST_DIVERGED", park, false, "millrace resume {db} copies the table again"},
-	{deltalog.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away; then: millrace resume {db}"},
-	{datafile.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away; then: millrace resume {db}"},
-	{deltalog.ErrUnsupported, "LAKE_UNSUPPORTED", park, false, "others changed the table: undo that, or move its folder away; then: millrace resume {db}"},
-	{lake.ErrUnwritable, "LAKE_UNWRITABLE", park, true, "give the worker's user the right to write below lake:, then: millrace resume {db}"},
+	{batch.ErrOrder, "HISTORY_DISORDER", park, false, ""},
+	{lake.ErrSchemaIncompatible, "SCHEMA_INCOMPATIBLE", park, false, "the table is copied again with its shape of now"},
+	{lake.ErrRowNotFound, "LATEST_DIVERGED", park, false, "the table is copied again"},
+	{lake.ErrDisorder, "HISTORY_DISORDER", park, false, "the table is copied again"},
+	{deltalog.ErrRowNotFound, "LATEST_DIVERGED", park, false, "the table is copied again"},
+	{deltalog.ErrDuplicateKey, "LATEST_DIVERGED", park, false, "the table is copied again"},
+	{deltalog.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away"},
+	{datafile.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away"},
+	{deltalog.ErrUnsupported, "LAKE_UNSUPPORTED", park, false, "others changed the table: undo that, or move its folder away"},
+	{lake.ErrUnwritable, "LAKE_UNWRITABLE", park, true, "give the worker's user the right to write below lake:"},
 	{lake.ErrCopyGone, "COPY_REPLACED", anew, false, ""},
 	{lake.ErrCopyIncomplete, "COPY_REPLACED", anew, false, ""},
 	{lake.ErrNotCopied, "NOT_COPIED", anew, false, ""},
-	{fleet.ErrSecret, "SECRET_MISSING", park, true, "set it where the worker runs and restart the worker, then: millrace resume {db}"},
+	{fleet.ErrSecret, "SECRET_MISSING", park, true, "set it where the worker runs and restart the worker"},
 }
 
 // Classify says what an error means to a workflow: its code, its remedy, and
@@ -118,7 +120,7 @@ func Classify(err error) Failure {
 	var gap *topic.Gap
 	if errors.As(err, &gap) {
 		return Failure{Park: true, Reason: Reason{
-			Code: "KAFKA_GAP", Message: err.Error(), Remedy: "records are gone from the topic: millrace resume {db} copies the table again",
+			Code: "KAFKA_GAP", Message: err.Error(), Remedy: "records are gone from the topic: the table is copied again",
 		}}
 	}
 	for _, c := range classes {
@@ -151,15 +153,15 @@ func remedy(err error, c *class) string {
 	var value *batch.ConvertError
 	switch {
 	case errors.As(err, &value) && errors.Is(err, pgtype.ErrUnrepresentable):
-		return fmt.Sprintf("correct the value at the source, or read the column as text: rules: [{tables: %s, casts: {%s: string}}] under {db}: in the fleet file; then: millrace apply", value.Table, value.Column)
+		return fmt.Sprintf("correct the value at the source, or read the column as text: rules: [{tables: %s, casts: {%s: string}}] under {db}: in the fleet file; then:\nmillrace apply {db}", value.Table, value.Column)
 	case errors.As(err, &source) && source.Code == "SLOT_FOREIGN":
-		return source.Remedy + "\nthen: " + again
+		return source.Remedy + "\n" + again
 	case errors.As(err, &source) && source.Remedy != "" && c.act != park:
 		return source.Remedy
 	case errors.As(err, &source) && source.Remedy != "" && !errors.Is(err, pgsource.ErrSlotLost) && !errors.Is(err, pgsource.ErrSlotMissing):
-		return source.Remedy + "\nthen: millrace resume {db}"
+		return source.Remedy
 	case errors.As(err, &setting) && setting.Remedy != "":
-		return setting.Remedy + "\nthen: millrace resume {db}"
+		return setting.Remedy
 	}
 	return c.remedy
 }

@@ -165,3 +165,34 @@ func appendText(texts []string, e ast.Expr) []string {
 	}
 	return append(texts, s)
 }
+
+// goesOn is how the remedies of what parks end: a command that goes on, or that
+// begins anew. The command line parses each of these (starter's tests).
+var goesOn = regexp.MustCompile(`^millrace (resume shop|unpark shop public\.a( --yes)?|apply shop|remove shop --yes( --force)? && millrace apply shop)$`)
+
+func TestEveryRemedyOfWhatParksEndsWithTheCommandThatGoesOn(t *testing.T) {
+	reasons := map[string]Reason{}
+	for _, c := range classes {
+		if c.act == park {
+			f := Classify(c.class)
+			table := ""
+			if !f.Database {
+				table = "public.a"
+			}
+			reasons[string(f.Reason.Code)+" "+table] = f.Reason.Parked("shop", table)
+		}
+	}
+	for _, code := range append(constants(t, "reason.go"), problemCodes(t, filepath.Join("internal", "pgsource"))...) {
+		reasons[code] = Reason{Code: Code(code), Remedy: "GRANT SELECT ON TABLE public.a TO millrace"}.Parked("shop", "public.a")
+		reasons[code+" without more"] = Reason{Code: Code(code)}.Parked("shop", "")
+	}
+	if len(reasons) < 40 {
+		t.Fatalf("%d reasons: not all were looked at", len(reasons))
+	}
+	for what, r := range reasons {
+		command := r.Remedy[strings.LastIndexByte(r.Remedy, '\n')+1:]
+		if !goesOn.MatchString(command) || strings.Contains(r.Remedy, "{") && !strings.Contains(r.Remedy, "{column: string}") {
+			t.Errorf("%s ends with %q: %s", what, command, r.Remedy)
+		}
+	}
+}

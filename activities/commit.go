@@ -402,7 +402,7 @@ func (c *committer) unknown(tr *topic.Tracker, oid uint32, err error) error {
 		c.tables[oid] = m
 	}
 	return c.trouble(m, &Reasoned{Err: err, Failure: Failure{Park: true, Reason: Reason{
-		Code: CodeSchemaUnknown, Message: err.Error(), Remedy: "the shape of the table's rows is gone from the schemas topic: millrace remove {db} --yes, then millrace apply, which copies every table again",
+		Code: CodeSchemaUnknown, Message: err.Error(), Remedy: "the shape of the table's rows is gone from the schemas topic: " + again,
 	}}})
 }
 
@@ -688,7 +688,7 @@ func (c *committer) renamed(m *mirrored, shape *change.Table) error {
 func renamed(was string, now *change.Table) *Reason {
 	return &Reason{
 		Code: CodeTableRenamed, Message: fmt.Sprintf("table %s is called %s now", was, now), Since: time.Now().UTC().Format(time.RFC3339),
-		Remedy: "millrace resume {db} copies it under its name of now; the tables of its former name stay as they are",
+		Remedy: "it is copied under its name of now; the tables of its former name stay as they are",
 	}
 }
 

@@ -80,7 +80,7 @@ func TestAnErrorsOwnReasonStands(t *testing.T) {
 
 func TestARemedyNamesItsObject(t *testing.T) {
 	err := &pgsource.Error{Problem: pgsource.Problem{Sentence: "role x lacks REPLICATION", Remedy: "ALTER ROLE x REPLICATION;"}, Class: pgsource.ErrPrivilege}
-	if f := Classify(err); !strings.HasPrefix(f.Reason.Remedy, "ALTER ROLE x REPLICATION;\n") {
+	if f := Classify(err); f.Reason.Parked("shop", "").Remedy != "ALTER ROLE x REPLICATION;\nmillrace resume shop" {
 		t.Errorf("remedy %q", f.Reason.Remedy)
 	}
 }
@@ -265,7 +265,7 @@ func TestARemedyThatResumesNothingIsNotGiven(t *testing.T) {
 	foreign := &pgsource.Error{Class: pgsource.ErrSlotMissing, Problem: pgsource.Problem{Code: "SLOT_FOREIGN", Sentence: "not ours", Remedy: "SELECT pg_drop_replication_slot('s');"}}
 	for _, err := range []error{missing, foreign} {
 		r := Classify(err).Reason.Remedy
-		if !strings.Contains(r, "millrace remove {db} --yes, then millrace apply") || strings.Contains(r, "resume") {
+		if !strings.Contains(r, "\nmillrace remove {db} --yes && millrace apply {db}") || strings.Contains(r, "resume") {
 			t.Errorf("%v: remedy %q", err, r)
 		}
 	}

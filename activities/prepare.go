@@ -205,7 +205,7 @@ func blocking(problems []pgsource.Problem) error {
 	}
 	return &Reasoned{
 		Failure: Failure{Park: true, Database: true, Reason: Reason{
-			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(append(remedies, "then: millrace resume {db}"), "\n"),
+			Code: Code(first.Code), Message: strings.Join(sentences, "; "), Remedy: strings.Join(remedies, "\n"),
 		}},
 		Err: errors.New("source is not ready"),
 	}

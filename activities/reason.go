@@ -38,7 +38,7 @@ func (r Reason) Parked(database, table string) Reason {
 	switch last := r.Remedy[strings.LastIndexByte(r.Remedy, '\n')+1:]; {
 	case r.Remedy == "":
 		r.Remedy = command
-	case !strings.Contains(last, "millrace "):
+	case !strings.HasPrefix(last, "millrace "):
 		r.Remedy += "\n" + command
 	}
 	return r

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/starter/control"
 	"github.com/millrace-io/millrace/workflows"
 )
@@ -142,22 +143,28 @@ func describe(db *control.Database) string {
 }
 
 type statusCommand struct {
-	Databases []string `arg:"" optional:"" name:"database" help:"Databases to show table by table; none means a summary of all."`
+	Databases []string      `arg:"" optional:"" name:"database" help:"Databases to show table by table; none means a summary of all."`
+	Check     bool          `help:"Print only what is wrong, and exit with 1 where anything is."`
+	Late      time.Duration `help:"How late is wrong, with --check; 3 times the freshness, and at least 60s, unless given."`
 }
 
 // Help shows examples.
 func (statusCommand) Help() string {
-	return `Shows each database's phase, how late the lake is, and for what is parked why, since when and what mends it. Where no worker answers, it shows what Temporal alone knows, with its age, and exits with 3.
+	return `Shows each database's phase, how late the lake is, and for what is parked why, since when and what mends it. With --check it prints what is parked, late, or not mirrored at all, and nothing where all is well. Where no worker answers, it shows what Temporal alone knows, with its age, and exits with 3.
 
 Examples:
 
   millrace status --fleet fleet.yaml
   millrace status shop --fleet fleet.yaml
+  millrace status --check --late 5m --fleet fleet.yaml || page-somebody
   millrace status --json --fleet fleet.yaml | jq '.databases[] | {name, phase, lag_seconds}'`
 }
 
 // Run prints the status.
 func (c statusCommand) Run(a *app) error {
+	if c.Late < 0 || c.Late > 0 && !c.Check {
+		return usageError("--late needs --check and a duration such as 5m")
+	}
 	f, client, err := a.connect()
 	if err != nil {
 		return err
@@ -173,6 +180,9 @@ func (c statusCommand) Run(a *app) error {
 	if report == nil {
 		return err
 	}
+	if c.Check {
+		return a.check(report, c.lateness(f), err)
+	}
 	if a.json {
 		if perr := a.print(report); perr != nil {
 			return perr
@@ -181,6 +191,20 @@ func (c statusCommand) Run(a *app) error {
 		printReport(a.stdout, report, len(c.Databases) > 0, time.Now())
 	}
 	return err
+}
+
+// lateness returns how late each database may be before that is wrong.
+func (c statusCommand) lateness(f *fleet.File) func(database string) time.Duration {
+	return func(name string) time.Duration {
+		db, err := f.Database(name)
+		switch {
+		case c.Late > 0:
+			return c.Late
+		case err != nil:
+			return time.Minute
+		}
+		return max(3*db.Defaults().Freshness, time.Minute)
+	}
 }
 
 type waitCommand struct {
@@ -229,74 +253,6 @@ func (c waitCommand) Run(a *app) error {
 		a.printf("%s is %s, after %s\n", c.Database, c.Until, took)
 	}
 	return nil
-}
-
-type pauseCommand struct {
-	Database string `arg:"" help:"Database."`
-	Capture  bool   `help:"Stop reading the source too: it then holds its WAL for us."`
-}
-
-// Help shows examples.
-func (pauseCommand) Help() string {
-	return `Stops copying and writing to the lake. Changes go on into Kafka, so that the source holds no WAL, for as long as the topic keeps them.
-
-Examples:
-
-  millrace pause shop --fleet fleet.yaml
-  millrace pause shop --capture --fleet fleet.yaml`
-}
-
-// Run pauses the database.
-func (c pauseCommand) Run(a *app) error {
-	_, client, err := a.connect()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	accepted, err := client.Pause(a.ctx, c.Database, c.Capture)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.print(map[string]any{"database": c.Database, "phase": accepted.Phase, "capture": !c.Capture})
-	}
-	what := "changes still go into Kafka"
-	if c.Capture {
-		what = "the source holds its WAL until it goes on"
-	}
-	a.printf("%s is %s; %s; millrace resume %s goes on\n", c.Database, accepted.Phase, what, c.Database)
-	return nil
-}
-
-type resumeCommand struct {
-	Database string        `arg:"" help:"Database."`
-	Timeout  time.Duration `default:"30s" help:"How long to wait until the database is running or parked."`
-}
-
-// Help shows examples.
-func (resumeCommand) Help() string {
-	return `Goes on with a database that is paused or parked, and tries again the tables of it that are parked.
-
-Example:
-
-  millrace resume shop --fleet fleet.yaml`
-}
-
-// Run resumes the database.
-func (c resumeCommand) Run(a *app) error {
-	began := time.Now()
-	if err := positive(c.Timeout); err != nil {
-		return err
-	}
-	_, client, err := a.connect()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	if _, err := client.Resume(a.ctx, c.Database); err != nil {
-		return err
-	}
-	return a.settle(client, []string{c.Database}, began, c.Timeout)
 }
 
 type removeCommand struct {

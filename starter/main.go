@@ -42,8 +42,10 @@ type commands struct {
 	Apply    applyCommand    `cmd:"" help:"Start mirroring, or change how."`
 	Status   statusCommand   `cmd:"" help:"Show phases, lag, tables and what is parked."`
 	Wait     waitCommand     `cmd:"" help:"Wait until tables are live, or until the lake has caught up."`
-	Pause    pauseCommand    `cmd:"" help:"Stop writing to the lake; the source holds no WAL."`
+	Pause    pauseCommand    `cmd:"" help:"Stop writing a database, or some of its tables, to the lake; the source holds no WAL."`
 	Resume   resumeCommand   `cmd:"" help:"Go on with what is paused or parked."`
+	Unpark   unparkCommand   `cmd:"" help:"Go on with what is parked, and say how first."`
+	Events   eventsCommand   `cmd:"" help:"Show the last changes of phase, with their reasons."`
 	Remove   removeCommand   `cmd:"" help:"End a mirror; its topic and its tables stay."`
 	Verify   verifyCommand   `cmd:"" help:"Prove tables equal to their source."`
 	Table    tableCommand    `cmd:"" help:"Look into any Delta table, and tend it."`

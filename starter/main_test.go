@@ -50,7 +50,7 @@ func millrace(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
-		"", "init", "validate", "apply", "status", "wait", "pause", "resume", "remove", "verify",
+		"", "init", "validate", "apply", "status", "wait", "pause", "resume", "unpark", "events", "remove", "verify",
 		"table", "table info", "table cat", "table checksum", "table files", "table log",
 		"table history", "table changes", "table compact", "table checkpoint", "table vacuum", "table fsck",
 	} {
@@ -68,7 +68,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, line := range []string{
 		"wat", "--flet x", "wait", "wait shop --until never", "wait shop --timeout soon", "wait shop --timeout 0s",
 		"remove", "remove shop", "apply --timeout -1s", "table", "table cat", "table info /tmp --version x",
-		"table info /tmp --version -1", "validate shop", "status --json=maybe", "pause a b",
+		"table info /tmp --version -1", "validate shop", "status --json=maybe", "status --late 5m", "pause a b --capture", "remove a b --yes", "unpark", "events a b",
 		"table checksum", "table checksum /tmp --stdin", "table checksum --stdin --timeout 0s",
 		"table info /tmp --timestamp noon", "table info /tmp --version 1 --timestamp 2024-01-01", "table cat /tmp --format xml",
 		"table cat /tmp --json --format csv", "table cat /tmp --limit -1", "table changes /tmp", "table history /tmp --limit -1",
@@ -128,7 +128,7 @@ func TestFleetFileThatIsNotThere(t *testing.T) {
 func TestTemporalThatIsNotThere(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, "fleet.yaml", strings.Replace(goodFleet, "7233", "1", 1))
-	for _, line := range []string{"init", "apply", "status", "wait shop", "pause shop", "resume shop", "remove shop --yes", "verify shop"} {
+	for _, line := range []string{"init", "apply", "status", "wait shop", "pause shop", "resume shop", "unpark shop", "events shop", "remove shop --yes", "verify shop"} {
 		code, stdout, stderr := millrace(t, strings.Fields(line)...)
 		if code != exitError || stdout != "" || !strings.Contains(stderr, "no Temporal answers at 127.0.0.1:1") ||
 			strings.Count(stderr, "\n") != 1 {

@@ -42,7 +42,8 @@ func TestEveryCommandSaysThatNoWorkerIsThere(t *testing.T) {
 		t.Fatalf("apply: exit status %d\n%s", code, stderr)
 	}
 	for _, line := range []string{
-		"apply --json", "status", "wait shop", "pause shop", "resume shop", "remove shop --yes", "verify shop", "status --json",
+		"apply --json", "status", "wait shop", "pause shop", "resume shop", "unpark shop", "events shop",
+		"remove shop --yes", "verify shop", "status --check", "status --json",
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +75,7 @@ func TestCommandsForADatabaseThatIsNotApplied(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "fleet.yaml")
 	text := strings.Replace(goodFleet, "127.0.0.1:7233", `"`+server.Address+`"`, 1)
 	write(t, file, strings.Replace(text, "region: local", "region: empty", 1))
-	for _, line := range []string{"wait shop", "pause shop", "resume shop", "remove shop --yes", "verify shop"} {
+	for _, line := range []string{"wait shop", "pause shop", "resume shop", "unpark shop", "events shop", "remove shop --yes", "verify shop"} {
 		code, stdout, stderr := millrace(t, append(strings.Fields(line), "--fleet", file)...)
 		if code != exitError || stdout != "" || !strings.Contains(stderr, "bin/millrace apply --fleet "+file+" shop") {
 			t.Errorf("%s: exit status %d\n%s%s", line, code, stdout, stderr)

@@ -18,7 +18,7 @@ func TestABlockedPreparationParksWithItsReasonAndResumesByRequest(t *testing.T) 
 	}
 	w.at(time.Second, func() {
 		w.phase(workflows.Parked, "WAL_LEVEL")
-		if r := w.status().Reason; r.Remedy != "mend it, then: millrace resume shop" || r.Since == "" {
+		if r := w.status().Reason; r.Remedy != "mend it\nmillrace resume shop" || r.Since == "" {
 			t.Errorf("reason %+v", r)
 		}
 		w.prepare = prepare

@@ -398,7 +398,7 @@ func describe(r *activities.Reason) string {
 	}
 	text := string(r.Code) + ": " + r.Message
 	if r.Remedy != "" {
-		text += " (" + r.Remedy + ")"
+		text += "; " + r.Remedy
 	}
 	return text
 }

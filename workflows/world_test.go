@@ -304,7 +304,7 @@ func prepared(tables ...activities.TableInfo) activities.PrepareResult {
 
 // parks is what the interceptor makes of an error that parks the database.
 func parks(code activities.Code) error {
-	return fails(activities.Failure{Park: true, Database: true, Reason: activities.Reason{Code: code, Message: "it cannot go on", Remedy: "mend it, then: millrace resume {db}"}})
+	return fails(activities.Failure{Park: true, Database: true, Reason: activities.Reason{Code: code, Message: "it cannot go on", Remedy: "mend it"}})
 }
 
 // retries is what it makes of one that time may mend.

@@ -246,7 +246,7 @@ func TestWorkerThatDiedIsSaidWithinTenSeconds(t *testing.T) {
 		t.Errorf("got %+v", db)
 	}
 	for name, ask := range map[string]func() error{
-		"pause": func() error { _, err := w.client.Pause(t.Context(), "shop", false); return err },
+		"pause": func() error { _, err := w.client.Pause(t.Context(), "shop", workflows.PauseInput{}); return err },
 		"wait":  func() error { _, err := w.client.Wait(t.Context(), "shop", "live", time.Minute); return err },
 	} {
 		start := time.Now()
@@ -362,10 +362,10 @@ func TestRequests(t *testing.T) {
 	w.serve(steady(workflows.Running, nil), nil)
 	w.apply("shop")
 	ctx := t.Context()
-	if a, err := w.client.Pause(ctx, "shop", true); err != nil || a.Phase != workflows.Paused {
+	if a, err := w.client.Pause(ctx, "shop", workflows.PauseInput{Capture: true}); err != nil || a.Phase != workflows.Paused {
 		t.Errorf("pause: %v, %v", a, err)
 	}
-	if a, err := w.client.Resume(ctx, "shop"); err != nil || a.Phase != workflows.Running {
+	if a, err := w.client.Resume(ctx, "shop", nil); err != nil || a.Phase != workflows.Running {
 		t.Errorf("resume: %v, %v", a, err)
 	}
 	if a, err := w.client.Wait(ctx, "shop", workflows.UntilLive, 5*time.Second); err != nil || a.Reached || a.Why != "public.orders is parked" {
@@ -381,18 +381,18 @@ func TestRequests(t *testing.T) {
 		t.Errorf("remove with force: %v, %v", a, err)
 	}
 	w.until(func() bool { return w.shop().Phase == control.Removed })
-	if _, err := w.client.Pause(ctx, "shop", false); !errors.Is(err, control.ErrNotApplied) {
+	if _, err := w.client.Pause(ctx, "shop", workflows.PauseInput{}); !errors.Is(err, control.ErrNotApplied) {
 		t.Errorf("pause of what was removed: %v", err)
 	}
 }
 
 func TestDatabaseThatWasNeverApplied(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.client.Pause(t.Context(), "shop", false)
+	_, err := w.client.Pause(t.Context(), "shop", workflows.PauseInput{})
 	if !errors.Is(err, control.ErrNotApplied) || !strings.Contains(err.Error(), "bin/millrace apply --fleet "+w.file.Name+" shop") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := w.client.Pause(t.Context(), "shp", false); !errors.Is(err, fleet.ErrUnknownDatabase) || !strings.Contains(err.Error(), `"shop"`) {
+	if _, err := w.client.Pause(t.Context(), "shp", workflows.PauseInput{}); !errors.Is(err, fleet.ErrUnknownDatabase) || !strings.Contains(err.Error(), `"shop"`) {
 		t.Errorf("got %v", err)
 	}
 	if db := w.shop(); db.Phase != control.NotApplied || db.Reason == nil || len(db.Tables) != 0 || db.Tables == nil {

@@ -71,14 +71,48 @@ func (c *Client) Settle(ctx context.Context, name string, limit time.Duration, n
 	}
 }
 
-// Pause stops commit and copy; with capture, capture too.
-func (c *Client) Pause(ctx context.Context, name string, capture bool) (workflows.Accepted, error) {
-	return request[workflows.Accepted](ctx, c, name, workflows.Pause, workflows.PauseInput{Capture: capture}, answerLimit)
+// Pause stops commit and copy, of the whole database or of tables; with capture,
+// capture too.
+func (c *Client) Pause(ctx context.Context, name string, in workflows.PauseInput) (workflows.Accepted, error) {
+	return request[workflows.Accepted](ctx, c, name, workflows.Pause, in, answerLimit)
 }
 
-// Resume continues what was paused or parked.
-func (c *Client) Resume(ctx context.Context, name string) (workflows.Accepted, error) {
-	return request[workflows.Accepted](ctx, c, name, workflows.Resume, workflows.ResumeInput{}, answerLimit)
+// Resume continues what was paused or parked: everything, or tables.
+func (c *Client) Resume(ctx context.Context, name string, tables []string) (workflows.Accepted, error) {
+	return request[workflows.Accepted](ctx, c, name, workflows.Resume, workflows.ResumeInput{Tables: tables}, answerLimit)
+}
+
+// Unparking says what unparking tables, or everything, would do.
+func (c *Client) Unparking(ctx context.Context, name string, tables []string) (*workflows.UnparkPlan, error) {
+	return answer[workflows.UnparkPlan](ctx, c, name, workflows.Unpark, workflows.UnparkInput{Tables: tables})
+}
+
+// Unpark continues what is parked: everything, or tables. Where recopy is false,
+// one that would copy a table again is refused.
+func (c *Client) Unpark(ctx context.Context, name string, tables []string, recopy bool) (workflows.Accepted, error) {
+	return request[workflows.Accepted](ctx, c, name, workflows.Unpark, workflows.UnparkInput{Tables: tables, Recopy: recopy}, answerLimit)
+}
+
+// Events returns the last changes of phase of a database and its tables.
+func (c *Client) Events(ctx context.Context, name string) ([]workflows.Event, error) {
+	e, err := answer[workflows.Events](ctx, c, name, workflows.EventsQuery)
+	if err != nil {
+		return nil, err
+	}
+	return e.Events, nil
+}
+
+// answer asks a database's workflow a query.
+func answer[T any](ctx context.Context, c *Client, name, query string, args ...any) (*T, error) {
+	desc, err := c.running(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var out T
+	if err := c.query(ctx, name, desc.GetExecutionConfig().GetTaskQueue().GetName(), &out, query, args...); err != nil {
+		return nil, err
+	}
+	return &out, nil
 }
 
 // Remove ends the mirror and waits for that, for at most limit.

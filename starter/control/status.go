@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -190,6 +191,19 @@ func (c *Client) describe(ctx context.Context, name string) (*workflowservice.De
 // ask returns the status that the workflow itself gives, with the progress of
 // its activities.
 func (c *Client) ask(ctx context.Context, name string) (*Database, error) {
+	desc, err := c.running(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var st workflows.Status
+	if err := c.query(ctx, name, desc.GetExecutionConfig().GetTaskQueue().GetName(), &st, workflows.StatusQuery); err != nil {
+		return nil, err
+	}
+	return c.merge(&st, desc, time.Now()), nil
+}
+
+// running returns what Temporal knows of a database's workflow, which runs.
+func (c *Client) running(ctx context.Context, name string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 	desc, err := c.describe(ctx, name)
 	if err != nil {
 		return nil, err
@@ -197,21 +211,16 @@ func (c *Client) ask(ctx context.Context, name string) (*Database, error) {
 	if desc.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 		return nil, c.notApplied(name)
 	}
-	var st workflows.Status
-	if err := c.query(ctx, name, desc.GetExecutionConfig().GetTaskQueue().GetName(), &st); err != nil {
-		return nil, err
-	}
-	return c.merge(&st, desc, time.Now()), nil
+	return desc, nil
 }
 
-// query asks the workflow for its status, as long as a worker may be about to
-// answer.
-func (c *Client) query(ctx context.Context, name, queue string, st *workflows.Status) error {
+// query asks the workflow something, as long as a worker may be about to answer.
+func (c *Client) query(ctx context.Context, name, queue string, into any, query string, args ...any) error {
 	start := time.Now()
 	for {
 		limit := answerLimit - time.Since(start)
 		qctx, cancel := context.WithTimeout(ctx, limit)
-		value, err := c.sdk.QueryWorkflow(qctx, c.id(name), "", workflows.StatusQuery)
+		value, err := c.sdk.QueryWorkflow(qctx, c.id(name), "", query, args...)
 		cancel()
 		var (
 			idle     *serviceerror.FailedPrecondition
@@ -222,7 +231,7 @@ func (c *Client) query(ctx context.Context, name, queue string, st *workflows.St
 		)
 		switch {
 		case err == nil:
-			return value.Get(st)
+			return value.Get(into)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &absent):
@@ -244,7 +253,7 @@ func (c *Client) query(ctx context.Context, name, queue string, st *workflows.St
 				return c.noWorker(queue)
 			}
 		case errors.As(err, &refused):
-			return errors.New("the workflow of " + name + " does not answer: " + refused.Message)
+			return fmt.Errorf("%s %s: %s", query, name, refused.Message)
 		default:
 			return c.explain(err)
 		}

@@ -56,7 +56,7 @@ func TestWhatNoChangeTellsOfIsNeverShownAsLive(t *testing.T) {
 			now := s.table(src.name, table)
 			return now != nil && now.Phase == "parked" && now.Reason.Code == code
 		})
-		s.refused(1, 30*time.Second, []string{code, "millrace resume"}, "wait", src.name, "--timeout", "20s")
+		s.refused(1, 30*time.Second, []string{code, "millrace unpark " + src.name + " " + table}, "wait", src.name, "--timeout", "20s")
 		s.must("resume", src.name)
 		live()
 	}
