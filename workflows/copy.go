@@ -452,7 +452,7 @@ func (c *copier) lane(ctx workflow.Context, r *activities.Reason, park bool) {
 	if r != nil {
 		code = r.Code
 	}
-	if code == c.told {
+	if code == c.told && !park {
 		return
 	}
 	c.told = code

@@ -29,7 +29,7 @@ func (s *State) details() string {
 	if r := s.reason(); r != nil {
 		fmt.Fprintf(&b, "\n\n**%s** %s", r.Code, shorten(r.Message, 1000))
 		if r.Remedy != "" {
-			fmt.Fprintf(&b, "\n\n```\n%s\n```", shorten(r.Remedy, 600))
+			fmt.Fprintf(&b, "\n\n```\n%s\n```", shortRemedy(r.Remedy, 600))
 		}
 	}
 	tables := make([]*TableState, 0, len(s.Tables))

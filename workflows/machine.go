@@ -201,7 +201,7 @@ func (s *State) enter(on event, r *activities.Reason, by string) {
 	switch to {
 	case Parked:
 		parked := r.Parked(s.Config.Name, "")
-		parked.Message = shorten(parked.Message, long)
+		parked.Message, parked.Remedy = shorten(parked.Message, long), shortRemedy(parked.Remedy, long)
 		s.Reason, s.Trouble = &parked, nil
 	case Preparing, Running:
 		s.Reason = nil

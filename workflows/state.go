@@ -225,10 +225,14 @@ func (s *State) brief(r *activities.Reason, table string) *activities.Reason {
 	}
 	b := r.Parked(s.Config.Name, table)
 	b.Message = shorten(b.Message, limit)
-	if i := strings.LastIndexByte(b.Remedy, '\n'); i >= 0 {
-		b.Remedy = shorten(b.Remedy[:i], limit) + b.Remedy[i:]
-	}
+	b.Remedy = shortRemedy(b.Remedy, limit)
 	return &b
+}
+
+// shortRemedy cuts a remedy, but not the command in its last line.
+func shortRemedy(remedy string, limit int) string {
+	i := max(strings.LastIndexByte(remedy, '\n'), 0)
+	return shorten(remedy[:i], limit) + remedy[i:]
 }
 
 // count counts the tables in a phase.

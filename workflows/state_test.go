@@ -65,6 +65,37 @@ func TestAStateOfManyTablesFitsIntoAPayload(t *testing.T) {
 	}
 }
 
+func TestDetailsAreATableThatFits(t *testing.T) {
+	s := crowded(nil)
+	s.Phase = Running
+	for i := range s.Tables {
+		s.Tables[i].Rows = int64(i)
+	}
+	s.park(&s.Tables[5], &activities.Reason{Code: "KAFKA_GAP", Message: "a | pipe\nand a line", Remedy: "say `x`\nmillrace apply shop"}, LaneCommit)
+	s.move(&s.Tables[7], pauses, nil, Pause)
+	text := s.details()
+	lines := strings.Split(text, "\n")
+	if len(text) > detailed || len(lines) < 20 || lines[0] != "**running** · 1998 live · 1 paused · 1 parked" {
+		t.Fatalf("%d bytes:\n%s", len(text), text)
+	}
+	table := lines[2:]
+	if table[0] != "| table | phase | rows copied | |" || !strings.Contains(table[2], `_000005 | parked | 5 | KAFKA_GAP: a \| pipe and a line. say `+"`x` → `millrace apply shop` |") ||
+		!strings.Contains(table[3], "_000007 | paused |") || !strings.Contains(table[4], "_001999 | live | 1999 |  |") {
+		t.Errorf("%s", text)
+	}
+	last := lines[len(lines)-1]
+	if want := fmt.Sprintf("… and %d more", tables-(len(table)-2-2)); last != want {
+		t.Errorf("ends with %q, want %q", last, want)
+	}
+	for i := range s.Tables {
+		s.park(&s.Tables[i], &activities.Reason{Code: "KAFKA_GAP", Message: strings.Repeat("wörd ", 200), Remedy: strings.Repeat("GRANT ", 200)}, LaneCommit)
+	}
+	s.enter(fails, &activities.Reason{Code: "SLOT_LOST", Message: strings.Repeat("wörd ", 900), Remedy: strings.Repeat("GRANT ", 900)}, LaneCapture)
+	if text := s.details(); len(text) > 4000 || !strings.Contains(text, "**SLOT_LOST**") || !strings.Contains(text, "\nmillrace resume a_database") {
+		t.Errorf("%d bytes:\n%s", len(text), text)
+	}
+}
+
 func TestWhatStepsAreToldOfManyTablesFitsIntoAPayload(t *testing.T) {
 	var prepared activities.PrepareResult
 	var scanned activities.ScanInput

@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		fetched: func(string) bool { return true },
 	}
 	w.env = newEnv(t)
-	w.env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: shopID, TaskQueue: workflows.Queue("local", "default", workflows.LaneControl)})
+	w.env.SetStartWorkflowOptions(startOptions(shopID))
 	w.env.RegisterWorkflowWithOptions(workflows.Database, workflow.RegisterOptions{Name: workflows.DatabaseWorkflow})
 	w.env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in workflows.CopyInput) error {
 		w.copied = append(w.copied, in)
@@ -109,6 +109,11 @@ func newWorld(t *testing.T) *world {
 		return w.lane(ctx)
 	})
 	return w
+}
+
+// startOptions are those of a Database workflow.
+func startOptions(id string) client.StartWorkflowOptions {
+	return client.StartWorkflowOptions{ID: id, TaskQueue: workflows.Queue("local", "default", workflows.LaneControl)}
 }
 
 func newEnv(t *testing.T) *testsuite.TestWorkflowEnvironment {
