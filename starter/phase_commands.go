@@ -149,7 +149,7 @@ func (c unparkCommand) Run(a *app) error {
 var ways = map[string]string{
 	workflows.ByPreparing:  "is prepared again, and its tables go on where they stopped",
 	workflows.ByCatchingUp: "goes on where it stopped: latest from history, the rest from Kafka",
-	workflows.ByCopying:    "is copied for the first time",
+	workflows.ByCopying:    "is copied, as is due anyway",
 	workflows.ByRecopying:  "is copied again, while all others go on",
 }
 

@@ -90,6 +90,8 @@ type TableState struct {
 	// not before After.
 	Recopy bool       `json:"w,omitempty"`
 	After  change.LSN `json:"f,omitempty"`
+	// Whole tells that the table was live: it has had a whole copy.
+	Whole bool `json:"k,omitempty"`
 	// Judge tells that somebody asked for the table to go on: it waits for a look
 	// at the source and the lake to decide how.
 	Judge bool `json:"j,omitempty"`

@@ -18,7 +18,7 @@ const (
 	ByPreparing = "prepare"
 	// ByCatchingUp brings latest up from history, and reads the rest from Kafka.
 	ByCatchingUp = "catch-up"
-	// ByCopying copies a table that has no whole copy yet.
+	// ByCopying copies a table that has no whole copy yet, or whose copy is due.
 	ByCopying = "copy"
 	// ByRecopying copies a table again: every row is read at the source.
 	ByRecopying = "recopy"
@@ -85,7 +85,7 @@ func (s *State) unparking(names []string) (UnparkPlan, error) {
 		}
 		step := UnparkStep{Table: t.Name, Reason: t.Reason, How: ByCatchingUp}
 		switch again := activities.CopiesAgain(t.Reason.Code); {
-		case t.At == "":
+		case t.Recopy || !t.Whole && t.At == "":
 			step.How = ByCopying
 		case again:
 			step.How, step.Rows = ByRecopying, t.Rows

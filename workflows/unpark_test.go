@@ -24,7 +24,7 @@ func (w *world) three() {
 	w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
 		return prepared(
 			activities.TableInfo{OID: 1, Name: "public.a", Phase: "live", Position: "1/0/1/1"},
-			activities.TableInfo{OID: 2, Name: "public.b", Phase: "live", Position: "1/0/1/1"},
+			activities.TableInfo{OID: 2, Name: "public.b", Phase: "live"},
 			activities.TableInfo{OID: 3, Name: "public.c", Phase: "live", Position: "1/0/1/1"},
 		), nil
 	}

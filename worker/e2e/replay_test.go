@@ -54,6 +54,16 @@ func TestWhatWorkflowsDidIsReplayed(t *testing.T) {
 		l := s.table(name, "public.later")
 		return l != nil && l.Phase == "live"
 	})
+	// One table is paused, and another parks and is copied again.
+	s.must("pause", name, "public.a")
+	src.exec(`INSERT INTO a VALUES (-2, 'while it was paused'); ALTER TABLE b RENAME TO renamed`)
+	until(t, 60*time.Second, "the renamed table parks", func() bool {
+		b := s.table(name, "public.b")
+		return b != nil && b.Phase == "parked"
+	})
+	s.must("resume", name, "public.a")
+	s.must("unpark", name, "--yes")
+	s.must("wait", name, "--until", "live", "--timeout", "60s")
 	s.must("pause", name)
 	src.exec(`DELETE FROM a WHERE id < 10`)
 	s.must("pause", name, "--capture")
