@@ -165,7 +165,7 @@ func openParquet(src *source, size int64) (f *parquet.File, err error) {
 	if err := datafile.CheckFooter(src, size); err != nil {
 		return nil, src.cause(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
-	f, err = parquet.OpenFile(src, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	f, err = parquet.OpenFile(src, size, parquet.SkipMagicBytes(true), parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
 	if err != nil {
 		return nil, src.cause(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}

@@ -43,8 +43,9 @@ func open(r io.ReaderAt, size int64) (out *File, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// All that is read from here on is in memory, so that an error is the file's.
 	file, err := parquet.OpenFile(tail, size, &parquet.FileConfig{
-		SkipPageIndex: true, SkipBloomFilters: true,
+		SkipMagicBytes: true, SkipPageIndex: true, SkipBloomFilters: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)

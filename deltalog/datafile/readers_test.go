@@ -381,3 +381,41 @@ func TestOtherReadersAgree(t *testing.T) {
 		}
 	}
 }
+
+// tailOnly counts the reads of a file, and fails those of its beginning.
+type tailOnly struct {
+	b     []byte
+	reads int
+}
+
+func (r *tailOnly) ReadAt(p []byte, off int64) (int, error) {
+	r.reads++
+	if off < int64(len(r.b)/2) {
+		return 0, errors.New("no answer")
+	}
+	return bytes.NewReader(r.b).ReadAt(p, off)
+}
+
+// A store answers once where the end of a file tells all, and what it fails to
+// answer is no damage.
+func TestOpeningReadsTheEndOfAFileOnce(t *testing.T) {
+	s := &schema.Schema{Fields: []schema.Field{{Name: "s", Type: schema.Type{Kind: schema.Binary}, Nullable: true}}}
+	b := NewBatch(s)
+	for i := range 200 {
+		b.Cols[0].AppendString(strings.Repeat(strconv.Itoa(i*i*7919), 400))
+	}
+	data, _ := write(t, WriterOptions{Schema: s, Codec: Uncompressed}, b)
+	if len(data) < 3*tailRead {
+		t.Fatalf("%d bytes are too few", len(data))
+	}
+	r := &tailOnly{b: data}
+	f, err := Open(r, int64(len(data)))
+	if err != nil || r.reads != 1 {
+		t.Fatalf("%d reads, %v", r.reads, err)
+	}
+	for _, err := range f.Read(t.Context(), s, ReadOptions{}) {
+		if err == nil || errors.Is(err, ErrCorrupt) {
+			t.Fatalf("got %v", err)
+		}
+	}
+}
