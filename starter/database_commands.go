@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/activities/fleet"
@@ -13,22 +13,23 @@ import (
 
 type applyCommand struct {
 	Databases []string      `arg:"" optional:"" name:"database" help:"Databases of the file; none means all."`
-	Timeout   time.Duration `default:"30s" help:"How long to wait until the database is running or parked."`
+	Yes       bool          `help:"Let tables leave the mirror that the file leaves out; the lake keeps them."`
+	Timeout   time.Duration `default:"30s" help:"How long to wait until each database is running or parked."`
 }
 
 // Help shows examples.
 func (applyCommand) Help() string {
-	return `Starts the workflow of each database, or gives the running one its new configuration, and waits until it is running or parked. The request is kept where no worker is there yet. What is parked is tried again.
+	return `Does what plan shows, one database after the other: starts the workflow of each, or gives the running one its new configuration, and waits until it is running or parked. One that fails leaves the others applied; the exit status is then 1. The request is kept where no worker is there yet. What is parked is tried again.
 
 Examples:
 
-  millrace apply --fleet fleet.yaml
-  millrace apply shop --timeout 2m --fleet fleet.yaml`
+  millrace plan && millrace apply --fleet fleet.yaml
+  millrace apply shop --timeout 2m --fleet fleet.yaml
+  millrace apply shop --yes --fleet fleet.yaml   # tables may leave the mirror`
 }
 
 // Run applies the file's databases.
 func (c applyCommand) Run(a *app) error {
-	began := time.Now()
 	if err := positive(c.Timeout); err != nil {
 		return err
 	}
@@ -37,76 +38,143 @@ func (c applyCommand) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	chosen := names(f, c.Databases)
+	chosen, err := databases(f, c.Databases)
+	if err != nil {
+		return err
+	}
 	if len(chosen) == 0 {
 		return fmt.Errorf("%s lists no databases", a.fleet)
 	}
-	for _, name := range chosen {
-		if _, err := f.Database(name); err != nil {
+	if err := client.Initialised(a.ctx); err != nil {
+		return err
+	}
+	survey, err := client.Survey(a.ctx)
+	if err != nil {
+		return err
+	}
+	out := a.outcomes()
+	for _, db := range chosen {
+		if err := c.apply(a, client, survey, db, out); err != nil {
 			return err
 		}
 	}
-	for _, name := range chosen {
-		db, err := f.Database(name)
-		if err != nil {
-			return err
-		}
-		if err := client.Apply(a.ctx, db); err != nil {
-			return err
-		}
-	}
-	return a.settle(client, chosen, began, c.Timeout)
+	return out.end(len(chosen))
 }
 
-// settle waits for databases, all at once, for as much as is left of the limit
-// of a command that began then, and says what became of each.
-func (a *app) settle(client *control.Client, chosen []string, began time.Time, limit time.Duration) error {
-	report := control.Report{ObservedAt: time.Now().UTC().Format(time.RFC3339), Databases: []*control.Database{}}
-	settled := make([]*control.Database, len(chosen))
-	errs := make([]error, len(chosen))
-	var g sync.WaitGroup
-	var notes sync.Mutex
-	for i, name := range chosen {
-		g.Go(func() {
-			settled[i], errs[i] = client.Settle(a.ctx, name, time.Until(began.Add(limit)), func(r *control.Reason) {
-				notes.Lock()
-				defer notes.Unlock()
-				a.notef("millrace: %s is preparing: %s\n", name, r)
-			})
-		})
+// apply applies one database. Its error ends the command; what is the database's
+// own goes to the outcomes.
+func (c applyCommand) apply(a *app, client *control.Client, survey *control.Survey, db *fleet.Database, out *outcomes) error {
+	began := time.Now()
+	var idle *control.NoWorkerError
+	p, err := client.PlanDatabase(a.ctx, survey, db)
+	if a.ctx.Err() != nil {
+		return a.ctx.Err()
 	}
-	g.Wait()
+	switch {
+	case err != nil && !errors.As(err, &idle):
+		out.fail(db.Name, exitError, err)
+		return nil
+	case p.Refused != "":
+		out.fail(db.Name, exitError, errors.New(p.Refused))
+		return nil
+	case p.NeedsYes && !c.Yes:
+		out.fail(db.Name, exitError, fmt.Errorf("not applied: %s; apply it with --yes", leaving(p)))
+		return nil
+	}
+	if err := client.Carry(a.ctx, db, p, c.Yes); err != nil {
+		out.fail(db.Name, exitError, err)
+		return a.ctx.Err()
+	}
+	if idle != nil {
+		out.fail(db.Name, exitNoWorker, fmt.Errorf("%w; the request for %s is kept and carried out once a worker is there", idle, db.Name))
+		return nil
+	}
+	out.settle(client, db.Name, time.Until(began.Add(c.Timeout)), c.Timeout)
+	return a.ctx.Err()
+}
+
+// leaving says which tables leave a mirror.
+func leaving(p *control.DatabasePlan) string {
+	var names []string
+	for i := range p.Tables {
+		if p.Tables[i].Act == workflows.DropTable {
+			names = append(names, p.Tables[i].Name)
+		}
+	}
+	text := strings.Join(names[:min(len(names), 5)], ", ")
+	if n := len(names) - 5; n > 0 {
+		text += fmt.Sprintf(" and %d others", n)
+	}
+	return text + " would leave the mirror and the publication (the lake keeps what it has)"
+}
+
+// outcomes gather what became of databases, one after the other.
+type outcomes struct {
+	a      *app
+	report control.Report
+	failed []string
+	code   int
+}
+
+func (a *app) outcomes() *outcomes {
+	return &outcomes{a: a, report: control.Report{ObservedAt: time.Now().UTC().Format(time.RFC3339), Databases: []*control.Database{}}}
+}
+
+// fail notes that something went wrong with a database.
+func (o *outcomes) fail(name string, code int, err error) {
+	o.a.notef("millrace: %s: %v\n", name, err)
+	o.failed = append(o.failed, name)
+	o.code = max(o.code, code)
+}
+
+// settle waits for a database for what is left of a limit, and says what became
+// of it.
+func (o *outcomes) settle(client *control.Client, name string, left, limit time.Duration) {
+	db, err := client.Settle(o.a.ctx, name, left, func(r *control.Reason) { o.a.notef("millrace: %s is preparing: %s\n", name, r) })
+	var idle *control.NoWorkerError
+	switch {
+	case o.a.ctx.Err() != nil:
+		return
+	case errors.As(err, &idle):
+		o.fail(name, exitNoWorker, fmt.Errorf("%w; the request for %s is kept and carried out once a worker is there", err, name))
+		return
+	case err != nil:
+		o.fail(name, exitError, err)
+		return
+	}
+	o.report.Databases = append(o.report.Databases, db)
+	if err := outcome(db, limit); err != nil {
+		o.a.notef("millrace: %v\n", err)
+		o.failed = append(o.failed, name)
+		o.code = max(o.code, exitError)
+	} else if !o.a.json {
+		o.a.printf("%s\n", describe(db))
+	}
+}
+
+// settled waits for one database, for a limit that began then, and returns the
+// command's error.
+func (a *app) settled(client *control.Client, name string, began time.Time, limit time.Duration) error {
+	out := a.outcomes()
+	out.settle(client, name, time.Until(began.Add(limit)), limit)
 	if err := a.ctx.Err(); err != nil {
 		return err
 	}
-	code := exitOK
-	for i, name := range chosen {
-		var idle *control.NoWorkerError
-		switch {
-		case errors.As(errs[i], &idle):
-			a.notef("millrace: %v; the request for %s is kept and carried out once a worker is there\n", errs[i], name)
-			code = exitNoWorker
-			continue
-		case errs[i] != nil:
-			a.notef("millrace: %s: %v\n", name, errs[i])
-			code = max(code, exitError)
-			continue
-		}
-		report.Databases = append(report.Databases, settled[i])
-		if err := outcome(settled[i], limit); err != nil {
-			a.notef("millrace: %v\n", err)
-			code = max(code, exitError)
-		} else if !a.json {
-			a.printf("%s\n", describe(settled[i]))
-		}
-	}
-	if a.json {
-		if err := a.print(report); err != nil {
+	return out.end(1)
+}
+
+// end says what became of all and returns the command's error.
+func (o *outcomes) end(n int) error {
+	if o.a.json {
+		if err := o.a.print(o.report); err != nil {
 			return err
 		}
 	}
-	if code != exitOK {
-		return status(code)
+	if len(o.failed) > 0 && n > 1 {
+		o.a.notef("millrace: %d of %d databases are as the file says; not: %s\n", n-len(o.failed), n, strings.Join(o.failed, ", "))
+	}
+	if o.code != exitOK {
+		return status(o.code)
 	}
 	return nil
 }
@@ -256,20 +324,25 @@ func (c waitCommand) Run(a *app) error {
 }
 
 type removeCommand struct {
-	Database string        `arg:"" help:"Database."`
+	Database string        `arg:"" help:"Database, in the file or not."`
+	Table    string        `arg:"" optional:"" help:"None: a table leaves a mirror by the patterns of the file."`
 	Yes      bool          `help:"Really do it."`
+	KeepSlot bool          `help:"Leave slot and publications, for a mirror that goes on in another region with the same topic and lake."`
+	Purge    bool          `help:"Delete the database's folder in the lake and its topics, too."`
 	Force    bool          `help:"Go on where the database cannot be reached, and print what stays behind there."`
 	Timeout  time.Duration `default:"60s" help:"How long to wait until it is done."`
 }
 
 // Help shows examples.
 func (removeCommand) Help() string {
-	return `Ends a mirror and drops the slot and the publications that Millrace made at the source. The topic and the tables in the lake stay.
+	return `Ends a mirror and drops the slot and the publications that Millrace made at the source. The topic and the tables in the lake stay, unless --purge. With --keep-slot the source keeps its WAL until the mirror goes on elsewhere.
 
 Examples:
 
   millrace remove shop --yes --fleet fleet.yaml
-  millrace remove shop --yes --force --fleet fleet.yaml   # the database is gone`
+  millrace remove shop --yes --keep-slot --fleet fleet.yaml   # then: apply, with the file of another region
+  millrace remove shop --yes --purge --fleet fleet.yaml       # the lake's tables, too
+  millrace remove shop --yes --force --fleet fleet.yaml       # the database is gone`
 }
 
 // Run removes the database.
@@ -277,15 +350,21 @@ func (c removeCommand) Run(a *app) error {
 	if err := positive(c.Timeout); err != nil {
 		return err
 	}
-	if !c.Yes {
-		return usageError(fmt.Sprintf("remove ends the mirror of %s and drops its slot and publications (topic and lake stay); add --yes to do it", c.Database))
+	switch {
+	case c.Table != "":
+		return usageError(fmt.Sprintf("a table leaves a mirror by the file: add \"!%s\" to tables of %s, see what that means with plan, then: millrace apply %s --yes", c.Table, c.Database, c.Database))
+	case c.KeepSlot && c.Purge:
+		return usageError("--keep-slot is for a mirror that goes on elsewhere with the same topic and lake, which --purge would delete; choose one")
+	case !c.Yes:
+		return usageError(fmt.Sprintf("remove ends the mirror of %s%s; add --yes to do it", c.Database, c.fate()))
 	}
 	_, client, err := a.connect()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	removed, err := client.Remove(a.ctx, c.Database, c.Force, c.Timeout)
+	in := workflows.RemoveInput{Force: c.Force, KeepSlot: c.KeepSlot, Purge: c.Purge}
+	removed, err := client.Remove(a.ctx, c.Database, in, c.Timeout)
 	if err != nil {
 		if !c.Force && !isUsual(err) {
 			return fmt.Errorf("%w; it goes on trying; where the database cannot be reached any more, add --force", err)
@@ -295,8 +374,19 @@ func (c removeCommand) Run(a *app) error {
 	if a.json {
 		return a.print(map[string]any{"database": c.Database, "dropped": nonNil(removed.Dropped), "left": nonNil(removed.Left)})
 	}
-	printRemoved(a.stdout, c.Database, &removed)
+	printRemoved(a.stdout, c.Database, &in, &removed)
 	return nil
+}
+
+// fate says what becomes of what the mirror has made.
+func (c *removeCommand) fate() string {
+	switch {
+	case c.KeepSlot:
+		return " and leaves slot and publications, topic and lake"
+	case c.Purge:
+		return ", drops its slot and publications, and deletes its topics and its folder in the lake"
+	}
+	return " and drops its slot and publications (topic and lake stay)"
 }
 
 // isUsual tells whether an error has its advice already.

@@ -39,14 +39,16 @@ type commands struct {
 
 	Init     initCommand     `cmd:"" help:"Register Millrace's search attributes with Temporal."`
 	Validate validateCommand `cmd:"" help:"Check the fleet file, and with --connect the databases."`
-	Apply    applyCommand    `cmd:"" help:"Start mirroring, or change how."`
+	Explain  explainCommand  `cmd:"" help:"Show what the fleet file says about a table, and which line says it."`
+	Plan     planCommand     `cmd:"" help:"Show what apply would do, and what that costs."`
+	Apply    applyCommand    `cmd:"" help:"Start mirroring, or change how: what plan shows."`
 	Status   statusCommand   `cmd:"" help:"Show phases, lag, tables and what is parked."`
 	Wait     waitCommand     `cmd:"" help:"Wait until tables are live, or until the lake has caught up."`
 	Pause    pauseCommand    `cmd:"" help:"Stop writing a database, or some of its tables, to the lake; the source holds no WAL."`
 	Resume   resumeCommand   `cmd:"" help:"Go on with what is paused or parked."`
 	Unpark   unparkCommand   `cmd:"" help:"Go on with what is parked, and say how first."`
 	Events   eventsCommand   `cmd:"" help:"Show the last changes of phase, with their reasons."`
-	Remove   removeCommand   `cmd:"" help:"End a mirror; its topic and its tables stay."`
+	Remove   removeCommand   `cmd:"" help:"End a mirror; its topic and its tables stay, unless --purge."`
 	Verify   verifyCommand   `cmd:"" help:"Prove tables equal to their source."`
 	Table    tableCommand    `cmd:"" help:"Look into any Delta table, and tend it."`
 }
@@ -56,6 +58,7 @@ const description = `Mirrors PostgreSQL databases into Delta tables, through Kaf
 Examples:
 
   millrace init --fleet fleet.yaml        # once for a Temporal namespace
+  millrace plan --fleet fleet.yaml        # what apply would do
   millrace apply --fleet fleet.yaml       # start mirroring every database
   millrace status --fleet fleet.yaml
   millrace wait shop --until caught-up --fleet fleet.yaml

@@ -89,7 +89,7 @@ func (c resumeCommand) Run(a *app) error {
 	if _, err := client.Resume(a.ctx, c.Database, c.Tables); err != nil {
 		return err
 	}
-	return a.settle(client, []string{c.Database}, began, c.Timeout)
+	return a.settled(client, c.Database, began, c.Timeout)
 }
 
 type unparkCommand struct {
@@ -142,7 +142,7 @@ func (c unparkCommand) Run(a *app) error {
 	if _, err := client.Unpark(a.ctx, c.Database, c.Tables, c.Yes); err != nil {
 		return err
 	}
-	return a.settle(client, []string{c.Database}, began, c.Timeout)
+	return a.settled(client, c.Database, began, c.Timeout)
 }
 
 // ways says in words how something goes on.

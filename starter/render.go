@@ -216,8 +216,15 @@ func indent(s, prefix string) string {
 func flush(t interface{ Flush() error }) { _ = t.Flush() }
 
 // printRemoved writes what became of a database that was removed.
-func printRemoved(w io.Writer, name string, r *workflows.Removed) {
-	fmt.Fprintf(w, "%s is removed; its topic and its tables stay\n", name)
+func printRemoved(w io.Writer, name string, in *workflows.RemoveInput, r *workflows.Removed) {
+	switch {
+	case in.Purge:
+		fmt.Fprintf(w, "%s is removed, with its topics and its tables\n", name)
+	case in.KeepSlot:
+		fmt.Fprintf(w, "%s is removed; its slot, its topic and its tables stay\n", name)
+	default:
+		fmt.Fprintf(w, "%s is removed; its topic and its tables stay\n", name)
+	}
 	if len(r.Dropped) > 0 {
 		fmt.Fprintf(w, "dropped: %s\n", strings.Join(r.Dropped, ", "))
 	}

@@ -77,13 +77,13 @@ func TestWhatStaysBehindHoldsWALOnlyWhereItIsASlot(t *testing.T) {
 		{Dropped: []string{"slot s"}, Left: []string{"publication slot x"}},
 	} {
 		var b bytes.Buffer
-		printRemoved(&b, "shop", &r)
+		printRemoved(&b, "shop", &workflows.RemoveInput{}, &r)
 		if strings.Contains(b.String(), holds) {
 			t.Errorf("%+v: %s", r, &b)
 		}
 	}
 	var b bytes.Buffer
-	printRemoved(&b, "shop", &workflows.Removed{Left: []string{"publication p", "slot s"}})
+	printRemoved(&b, "shop", &workflows.RemoveInput{}, &workflows.Removed{Left: []string{"publication p", "slot s"}})
 	if got := b.String(); !strings.Contains(got, holds) || !strings.Contains(got, "\n  publication p\n  slot s\n") {
 		t.Errorf("got %s", got)
 	}

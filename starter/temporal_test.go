@@ -42,7 +42,7 @@ func TestEveryCommandSaysThatNoWorkerIsThere(t *testing.T) {
 		t.Fatalf("apply: exit status %d\n%s", code, stderr)
 	}
 	for _, line := range []string{
-		"apply --json", "status", "wait shop", "pause shop", "resume shop", "unpark shop", "events shop",
+		"apply --json", "plan", "plan --json", "status", "wait shop", "pause shop", "resume shop", "unpark shop", "events shop",
 		"remove shop --yes", "verify shop", "status --check", "status --json",
 	} {
 		t.Run(line, func(t *testing.T) {

@@ -122,6 +122,7 @@ func newWorker(c client.Client, queue, lane string, file *fleet.File, id string,
 		w.RegisterWorkflowWithOptions(workflows.Database, workflow.RegisterOptions{Name: workflows.DatabaseWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Prove, workflow.RegisterOptions{Name: workflows.VerifyWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Foresee, workflow.RegisterOptions{Name: workflows.PlanWorkflow})
 	}
 	return w
 }

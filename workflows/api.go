@@ -7,6 +7,7 @@
 package workflows
 
 import (
+	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/activities"
@@ -40,11 +41,21 @@ func DatabaseID(region, database string) string {
 	return "millrace/" + region + "/" + database
 }
 
+// ParseDatabaseID is the inverse of [DatabaseID].
+func ParseDatabaseID(id string) (region, database string, ok bool) {
+	parts := strings.Split(id, "/")
+	if len(parts) != 3 || parts[0] != "millrace" {
+		return "", "", false
+	}
+	return parts[1], parts[2], true
+}
+
 // Workflow types.
 const (
 	DatabaseWorkflow = "Database"
 	CopyWorkflow     = "Copy"
 	VerifyWorkflow   = "Verify"
+	PlanWorkflow     = "Plan"
 )
 
 // Updates, and signals of the same names. Signals carry the same input; their
@@ -57,6 +68,7 @@ const (
 	Remove = "remove" // input RemoveInput, output Removed
 	Wait   = "wait"   // input WaitInput, output Waited; update alone
 	Verify = "verify" // input VerifyInput, output Started; update alone
+	Plan   = "plan"   // input PlanInput, output Planned; update alone
 )
 
 // Queries.
@@ -65,6 +77,8 @@ const (
 	StatusQuery = "status"
 	// EventsQuery returns the last changes of phase, as Events.
 	EventsQuery = "events"
+	// ConfigQuery returns the configuration, a fleet.Database.
+	ConfigQuery = "config"
 )
 
 // Search attributes, registered by the init command.
@@ -107,6 +121,11 @@ type DatabaseInput struct {
 // ApplyInput replaces the configuration.
 type ApplyInput struct {
 	Config fleet.Database `json:"config"`
+	// Yes lets tables leave the mirror that the configuration leaves out.
+	Yes bool `json:"yes,omitempty"`
+	// Revision is the Planned's upon which this was decided: where another
+	// configuration was applied since, this one is refused. Empty means any.
+	Revision string `json:"revision,omitempty"`
 }
 
 // PauseInput stops commit and copy; with Capture, capture too. With Tables
@@ -122,8 +141,13 @@ type ResumeInput struct {
 	Tables []string `json:"tables,omitempty"`
 }
 
-// RemoveInput ends the mirror. The topic and the lake stay.
+// RemoveInput ends the mirror. The topic and the lake stay, unless Purge.
 type RemoveInput struct {
+	// KeepSlot leaves slot and publications at the source, for a mirror that goes
+	// on elsewhere with the same topic and lake. The slot holds WAL until then.
+	KeepSlot bool `json:"keep_slot,omitempty"`
+	// Purge deletes the database's topics and its folder in the lake, too.
+	Purge bool `json:"purge,omitempty"`
 	// Force goes on where the database cannot be reached, leaving behind what
 	// the answer lists.
 	Force bool `json:"force,omitempty"`
@@ -131,7 +155,7 @@ type RemoveInput struct {
 
 // Removed is the answer to Remove.
 type Removed struct {
-	// Dropped and Left name slots and publications.
+	// Dropped and Left name slots and publications; Dropped also what was purged.
 	Dropped []string `json:"dropped,omitempty"`
 	Left    []string `json:"left,omitempty"`
 }

@@ -234,7 +234,7 @@ func TestTablesThatTheConfigurationLeavesOutAreGone(t *testing.T) {
 		w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
 			return prepared(activities.TableInfo{OID: 2, Name: "public.b", Phase: "live"}), nil
 		}
-		w.signal(workflows.Apply, workflows.ApplyInput{Config: less})
+		w.signal(workflows.Apply, workflows.ApplyInput{Config: less, Yes: true})
 	})
 	w.at(2*time.Second, func() {
 		if a := w.table("public.a"); a.Phase != workflows.Gone {

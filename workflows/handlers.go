@@ -32,7 +32,8 @@ func (d *database) handle(ctx workflow.Context) error {
 	return errors.Join(
 		workflow.SetQueryHandler(ctx, StatusQuery, func() (Status, error) { return d.s.status(d.workers()), nil }),
 		workflow.SetQueryHandler(ctx, EventsQuery, func() (Events, error) { return Events{Events: d.s.Events}, nil }),
-		update(ctx, Apply, d.mayApply, func(ctx workflow.Context, in ApplyInput) (Accepted, error) {
+		workflow.SetQueryHandler(ctx, ConfigQuery, func() (fleet.Database, error) { return d.s.Config, nil }),
+		update(ctx, Apply, d.mayApplyNow, func(ctx workflow.Context, in ApplyInput) (Accepted, error) {
 			d.apply(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
@@ -49,7 +50,7 @@ func (d *database) handle(ctx workflow.Context) error {
 			d.unpark(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
-		update(ctx, Remove, func(RemoveInput) error { return nil }, func(ctx workflow.Context, in RemoveInput) (Removed, error) {
+		update(ctx, Remove, d.mayRemove, func(ctx workflow.Context, in RemoveInput) (Removed, error) {
 			d.remove(ctx, in)
 			if err := workflow.Await(ctx, func() bool { return d.removed != nil || d.draining }); err != nil {
 				return Removed{}, err
@@ -61,6 +62,7 @@ func (d *database) handle(ctx workflow.Context) error {
 		}),
 		update(ctx, Wait, d.mayWait, d.wait),
 		update(ctx, Verify, d.mayVerify, d.verify),
+		update(ctx, Plan, d.mayPlan, d.plan),
 	)
 }
 
@@ -144,19 +146,6 @@ func judge(db *fleet.Database) error {
 	return nil
 }
 
-func (d *database) mayApply(in ApplyInput) error {
-	if err := d.alive(); err != nil {
-		return err
-	}
-	if err := judge(&in.Config); err != nil {
-		return err
-	}
-	if in.Config.Name != d.s.Config.Name || in.Config.Region != d.s.Config.Region {
-		return fmt.Errorf("this is database %s of region %s, not %s of %s", d.s.Config.Name, d.s.Config.Region, in.Config.Name, in.Config.Region)
-	}
-	return nil
-}
-
 // apply takes over a configuration and prepares the database with it. What was
 // parked is tried again.
 func (d *database) apply(ctx workflow.Context, in ApplyInput) {
@@ -172,7 +161,7 @@ func (d *database) apply(ctx workflow.Context, in ApplyInput) {
 		if d.s.Config.Pool != in.Config.Pool {
 			d.s.Worker = "" // it serves the other pool
 		}
-		d.s.Config = in.Config
+		d.reconfigure(in.Config)
 	case d.s.Phase == Preparing && d.s.reason() == nil:
 		d.note(ctx, Apply, "accepted")
 		return
@@ -234,6 +223,10 @@ func (d *database) resume(ctx workflow.Context, in ResumeInput) {
 
 // remove ends the mirror. Asked again with force, it stops being patient.
 func (d *database) remove(ctx workflow.Context, in RemoveInput) {
+	if err := d.mayRemove(in); err != nil {
+		d.note(ctx, Remove, "refused: "+err.Error())
+		return
+	}
 	if d.s.Remove == nil || in.Force && !d.s.Remove.Force {
 		d.s.Remove = &in
 		d.generation++

@@ -407,18 +407,24 @@ func (d *database) drop(ctx workflow.Context) (queue string, err error) {
 	if d.s.Remove.Force {
 		within = forcedStep
 	}
-	var out activities.DropResult
-	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, within), steps.Drop, activities.DropInput{
-		DB: d.s.Config, Epoch: d.s.Epoch, Force: d.s.Remove.Force,
-	}).Get(ctx, &out)
-	if !d.current(ctx, dropping) {
-		return queue, err
+	out := activities.DropResult{Left: activities.AtSource(d.s.Config.Name, d.s.Epoch)}
+	if !d.s.Remove.KeepSlot {
+		var dropped activities.DropResult
+		err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, within), steps.Drop, activities.DropInput{
+			DB: d.s.Config, Epoch: d.s.Epoch, Force: d.s.Remove.Force,
+		}).Get(ctx, &dropped)
+		if !d.current(ctx, dropping) {
+			return queue, err
+		}
+		if err == nil {
+			out = dropped
+		} else if !d.s.Remove.Force {
+			return queue, err
+		}
 	}
-	if err != nil && d.s.Remove.Force {
-		out, err = activities.DropResult{Left: activities.AtSource(d.s.Config.Name, d.s.Epoch)}, nil
-	}
-	if err == nil {
-		d.removed = &Removed{Dropped: out.Dropped, Left: out.Left}
+	purged, err := d.purge(ctx, queue)
+	if err == nil && d.current(ctx, dropping) {
+		d.removed = &Removed{Dropped: append(out.Dropped, purged...), Left: out.Left}
 	}
 	return queue, err
 }

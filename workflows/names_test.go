@@ -19,15 +19,15 @@ func TestNamesAreAContract(t *testing.T) {
 	for what, c := range map[string]struct{ have, want []string }{
 		"activities": {steps, []string{
 			"AwaitCaughtUp", "Capture", "Commit", "CopyChunk", "Drop", "EmitMarker", "FinishCopy", "Hold",
-			"PlanCopy", "Prepare", "Scan", "VerifyTable",
+			"PlanCopy", "Prepare", "Preview", "Purge", "Scan", "VerifyTable",
 		}},
 		"workflows": {
-			[]string{workflows.DatabaseWorkflow, workflows.CopyWorkflow, workflows.VerifyWorkflow},
-			[]string{"Database", "Copy", "Verify"},
+			[]string{workflows.DatabaseWorkflow, workflows.CopyWorkflow, workflows.VerifyWorkflow, workflows.PlanWorkflow},
+			[]string{"Database", "Copy", "Verify", "Plan"},
 		},
 		"requests": {
-			[]string{workflows.Apply, workflows.Pause, workflows.Resume, workflows.Remove, workflows.Wait, workflows.Verify, workflows.StatusQuery},
-			[]string{"apply", "pause", "resume", "remove", "wait", "verify", "status"},
+			[]string{workflows.Apply, workflows.Pause, workflows.Resume, workflows.Remove, workflows.Wait, workflows.Verify, workflows.Plan, workflows.StatusQuery, workflows.ConfigQuery},
+			[]string{"apply", "pause", "resume", "remove", "wait", "verify", "plan", "status", "config"},
 		},
 		"signals of lanes": {
 			[]string{activities.SignalTables, activities.SignalLane, activities.SignalMarker, activities.SignalCut, activities.UpdateWait},

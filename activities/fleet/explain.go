@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -158,6 +159,35 @@ type Change struct {
 	// Old and New are the values as a file would say them; empty for nothing.
 	Old string `json:"old"`
 	New string `json:"new"`
+}
+
+// Cost is what a change asks for, besides a pause of the database's lanes.
+type Cost string
+
+// The costs.
+const (
+	// CostPause is nothing more: what is changed holds from then on.
+	CostPause Cost = "pause"
+	// CostCopy has what it concerns copied again, for what is there was written
+	// otherwise.
+	CostCopy Cost = "copy"
+	// CostPark parks the database unless the topic is given the setting, too.
+	CostPark Cost = "park"
+)
+
+// costs are those of the keys that cost more than a pause.
+var costs = map[string]Cost{
+	"columns": CostCopy, "key": CostCopy, "history": CostCopy, "soft_delete": CostCopy, "partition_by": CostCopy, "where": CostCopy,
+	"values.multidimensional": CostCopy, "lake": CostCopy,
+	"topic": CostPark, "kafka.partitions": CostPark, "kafka.replication": CostPark, "kafka.min_insync": CostPark, "kafka.retention": CostPark,
+}
+
+// Cost returns what the change asks for.
+func (c *Change) Cost() Cost {
+	if strings.HasPrefix(c.Key, castKey("")) {
+		return CostCopy
+	}
+	return cmp.Or(costs[c.Key], CostPause)
 }
 
 // Changes lists what differs between two resolved sets of options of a table.

@@ -106,7 +106,7 @@ func (w *world) apply(name string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.client.Apply(w.t.Context(), db); err != nil {
+	if err := w.client.Carry(w.t.Context(), db, &control.DatabasePlan{}, false); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
@@ -374,10 +374,10 @@ func TestRequests(t *testing.T) {
 	if _, err := w.client.Wait(ctx, "shop", "refused", 5*time.Second); err == nil || err.Error() != "wait shop: that is no goal" {
 		t.Errorf("wait for what is refused: %v", err)
 	}
-	if _, err := w.client.Remove(ctx, "shop", false, time.Second); err == nil || !strings.Contains(err.Error(), "not done within 1s") {
+	if _, err := w.client.Remove(ctx, "shop", workflows.RemoveInput{}, time.Second); err == nil || !strings.Contains(err.Error(), "not done within 1s") {
 		t.Errorf("remove of an unreachable database: %v", err)
 	}
-	if a, err := w.client.Remove(ctx, "shop", true, 10*time.Second); err != nil || len(a.Left) != 1 {
+	if a, err := w.client.Remove(ctx, "shop", workflows.RemoveInput{Force: true}, 10*time.Second); err != nil || len(a.Left) != 1 {
 		t.Errorf("remove with force: %v, %v", a, err)
 	}
 	w.until(func() bool { return w.shop().Phase == control.Removed })
@@ -432,8 +432,8 @@ func TestInitRegistersWhatANamespaceLacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Apply(t.Context(), db); err == nil || !strings.Contains(err.Error(), "millrace init --fleet") {
-		t.Errorf("apply before init: %v", err)
+	if _, err := c.Plan(t.Context(), []*fleet.Database{db}, true); err == nil || !strings.Contains(err.Error(), "millrace init --fleet") {
+		t.Errorf("plan before init: %v", err)
 	}
 	for i := range 2 {
 		got, err := c.Init(t.Context())

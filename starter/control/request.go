@@ -7,33 +7,12 @@ import (
 	"strings"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
 	"github.com/millrace-io/millrace/activities"
-	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/workflows"
 )
-
-// Apply starts the database's workflow, or tells the one that runs, by
-// signal-with-start: the request survives where no worker is there.
-func (c *Client) Apply(ctx context.Context, db *fleet.Database) error {
-	if err := c.Initialised(ctx); err != nil {
-		return err
-	}
-	id := workflows.DatabaseID(db.Region, db.Name)
-	_, err := c.sdk.SignalWithStartWorkflow(ctx, id, workflows.Apply, workflows.ApplyInput{Config: *db},
-		client.StartWorkflowOptions{
-			ID:                    id,
-			TaskQueue:             workflows.Queue(db.Region, db.Pool, workflows.LaneControl),
-			WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-		}, workflows.DatabaseWorkflow, workflows.DatabaseInput{Config: *db})
-	if err != nil {
-		return fmt.Errorf("apply %s: %w", db.Name, c.explain(err))
-	}
-	return nil
-}
 
 // Settle waits until a database has left the phase preparing, for at most limit,
 // and returns its last status. The reason of a status that is still preparing
@@ -116,8 +95,8 @@ func answer[T any](ctx context.Context, c *Client, name, query string, args ...a
 }
 
 // Remove ends the mirror and waits for that, for at most limit.
-func (c *Client) Remove(ctx context.Context, name string, force bool, limit time.Duration) (workflows.Removed, error) {
-	return request[workflows.Removed](ctx, c, name, workflows.Remove, workflows.RemoveInput{Force: force}, limit)
+func (c *Client) Remove(ctx context.Context, name string, in workflows.RemoveInput, limit time.Duration) (workflows.Removed, error) {
+	return request[workflows.Removed](ctx, c, name, workflows.Remove, in, limit)
 }
 
 // Wait waits for a goal, for at most limit.
