@@ -170,7 +170,7 @@ func summary(p *control.DatabasePlan) string {
 // estimate writes how much is to be copied.
 func estimate(rows, bytes int64, unknown int) string {
 	if rows == 0 && unknown > 0 {
-		return "rows not known, " + size(bytes)
+		return size(bytes) + ", rows not known"
 	}
 	text := fmt.Sprintf("about %s, %s", countOf(rows, "row"), size(bytes))
 	if unknown > 0 {

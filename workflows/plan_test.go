@@ -75,7 +75,9 @@ func TestAPlanChangesNothing(t *testing.T) {
 
 func TestAConfigurationIsAppliedAsItWasPlanned(t *testing.T) {
 	w := newWorld(t)
-	w.previews(func(activities.PreviewInput) (activities.PreviewResult, error) { return activities.PreviewResult{}, nil })
+	w.previews(func(activities.PreviewInput) (activities.PreviewResult, error) {
+		return activities.PreviewResult{}, nil
+	})
 	first, second, less := shop, shop, shop
 	first.Freshness, second.Freshness = new(2*time.Second), new(3*time.Second)
 	less.Tables = []string{"public.b"}
@@ -88,7 +90,9 @@ func TestAConfigurationIsAppliedAsItWasPlanned(t *testing.T) {
 		planned = ask[workflows.Planned](w, workflows.Plan, "1", workflows.PlanInput{Config: first})
 	})
 	w.at(2*time.Second, func() {
-		w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) { return prepared(), retries("SOURCE_BLOCKED") }
+		w.prepare = func(activities.PrepareInput) (activities.PrepareResult, error) {
+			return prepared(), retries("SOURCE_BLOCKED")
+		}
 		one = apply("2", workflows.ApplyInput{Config: first, Revision: planned.out.Revision})
 		two = apply("3", workflows.ApplyInput{Config: second, Revision: planned.out.Revision})
 		three = apply("4", workflows.ApplyInput{Config: second})
