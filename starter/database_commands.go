@@ -66,7 +66,7 @@ func (c applyCommand) Run(a *app) error {
 func (c applyCommand) apply(a *app, client *control.Client, survey *control.Survey, db *fleet.Database, out *outcomes) error {
 	began := time.Now()
 	var idle *control.NoWorkerError
-	p, err := client.PlanDatabase(a.ctx, survey, db)
+	p, err := client.PlanDatabase(a.ctx, survey, db, false)
 	if a.ctx.Err() != nil {
 		return a.ctx.Err()
 	}
@@ -89,7 +89,7 @@ func (c applyCommand) apply(a *app, client *control.Client, survey *control.Surv
 		out.fail(db.Name, exitNoWorker, fmt.Errorf("%w; the request for %s is kept and carried out once a worker is there", idle, db.Name))
 		return nil
 	}
-	out.settle(client, db.Name, time.Until(began.Add(c.Timeout)), c.Timeout)
+	survey.Unserved(out.settle(client, db.Name, time.Until(began.Add(c.Timeout)), c.Timeout))
 	return a.ctx.Err()
 }
 
@@ -128,19 +128,19 @@ func (o *outcomes) fail(name string, code int, err error) {
 }
 
 // settle waits for a database for what is left of a limit, and says what became
-// of it.
-func (o *outcomes) settle(client *control.Client, name string, left, limit time.Duration) {
+// of it. Its error is why that is not known; it has been said.
+func (o *outcomes) settle(client *control.Client, name string, left, limit time.Duration) error {
 	db, err := client.Settle(o.a.ctx, name, left, func(r *control.Reason) { o.a.notef("millrace: %s is preparing: %s\n", name, r) })
 	var idle *control.NoWorkerError
 	switch {
 	case o.a.ctx.Err() != nil:
-		return
+		return err
 	case errors.As(err, &idle):
 		o.fail(name, exitNoWorker, fmt.Errorf("%w; the request for %s is kept and carried out once a worker is there", err, name))
-		return
+		return err
 	case err != nil:
 		o.fail(name, exitError, err)
-		return
+		return err
 	}
 	o.report.Databases = append(o.report.Databases, db)
 	if err := outcome(db, limit); err != nil {
@@ -150,13 +150,14 @@ func (o *outcomes) settle(client *control.Client, name string, left, limit time.
 	} else if !o.a.json {
 		o.a.printf("%s\n", describe(db))
 	}
+	return nil
 }
 
 // settled waits for one database, for a limit that began then, and returns the
 // command's error.
 func (a *app) settled(client *control.Client, name string, began time.Time, limit time.Duration) error {
 	out := a.outcomes()
-	out.settle(client, name, time.Until(began.Add(limit)), limit)
+	_ = out.settle(client, name, time.Until(began.Add(limit)), limit)
 	if err := a.ctx.Err(); err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ import (
 // PlanInput asks what it would mean to apply a configuration.
 type PlanInput struct {
 	Config fleet.Database `json:"config"`
+	// Unasked leaves the source alone: what would be added and copied is then not
+	// known.
+	Unasked bool `json:"unasked,omitempty"`
 }
 
 // Planned is the answer to Plan, and the result of the Plan workflow. It changes
@@ -116,6 +119,9 @@ func (d *database) plan(ctx workflow.Context, in PlanInput) (Planned, error) {
 			p.Tables = append(p.Tables, PlannedTable{Name: t.Name, Act: DropTable})
 		}
 		ask.Known = append(ask.Known, known)
+	}
+	if in.Unasked {
+		return p, nil
 	}
 	err := p.ask(ctx, d.queue(LaneControl), ask)
 	return p, err

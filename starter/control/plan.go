@@ -92,6 +92,15 @@ type Survey struct {
 	idle    map[string]error    // queues that were found to be served by nobody
 }
 
+// Unserved notes the queue of a [NoWorkerError], so that the next database of it
+// is not waited for in vain. Other errors are passed over.
+func (s *Survey) Unserved(err error) {
+	var none *NoWorkerError
+	if errors.As(err, &none) {
+		s.idle[none.Queue] = err
+	}
+}
+
 // Survey asks Temporal which databases run. What was started or ended within the
 // last second may be missing from it.
 func (c *Client) Survey(ctx context.Context) (*Survey, error) {
@@ -133,7 +142,7 @@ func (c *Client) Plan(ctx context.Context, chosen []*fleet.Database, all bool) (
 	plan := &Plan{Region: c.file.Region, Databases: []*DatabasePlan{}}
 	var idle error
 	for _, db := range chosen {
-		p, err := c.PlanDatabase(ctx, survey, db)
+		p, err := c.PlanDatabase(ctx, survey, db, true)
 		if err != nil && p == nil {
 			return nil, err
 		}
@@ -169,9 +178,10 @@ func newPlan(name string, action Action) *DatabasePlan {
 	return &DatabasePlan{Name: name, Action: action, Changes: []PlannedChange{}, Tables: []workflows.PlannedTable{}, Problems: []activities.Problem{}}
 }
 
-// PlanDatabase says what applying one database would do. Where nobody serves its
+// PlanDatabase says what applying one database would do. Without ask its source
+// is left alone: what is added and copied is then not known. Where nobody serves its
 // queue, the error is a [NoWorkerError] and the plan says what is known.
-func (c *Client) PlanDatabase(ctx context.Context, s *Survey, db *fleet.Database) (*DatabasePlan, error) {
+func (c *Client) PlanDatabase(ctx context.Context, s *Survey, db *fleet.Database, ask bool) (*DatabasePlan, error) {
 	queue := workflows.Queue(db.Region, db.Pool, workflows.LaneControl)
 	if err := s.idle[queue]; err != nil {
 		p := newPlan(db.Name, AddDatabase)
@@ -181,7 +191,7 @@ func (c *Client) PlanDatabase(ctx context.Context, s *Survey, db *fleet.Database
 		p.unserved(err)
 		return p, err
 	}
-	planned, err := request[workflows.Planned](ctx, c, db.Name, workflows.Plan, workflows.PlanInput{Config: *db}, planLimit)
+	planned, err := request[workflows.Planned](ctx, c, db.Name, workflows.Plan, workflows.PlanInput{Config: *db, Unasked: !ask}, planLimit)
 	p := newPlan(db.Name, ChangeDatabase)
 	p.Pool = db.Pool
 	if errors.Is(err, ErrNotApplied) {
@@ -189,15 +199,16 @@ func (c *Client) PlanDatabase(ctx context.Context, s *Survey, db *fleet.Database
 		if err := c.elsewhere(ctx, s, db, p); err != nil {
 			return nil, err
 		}
+		if !ask {
+			return p, nil
+		}
 		planned, err = c.foresee(ctx, db)
 	} else if err != nil {
 		p.Action = UnknownDatabase
 	}
 	switch {
 	case p.unserved(err):
-		var none *NoWorkerError
-		errors.As(err, &none)
-		s.idle[none.Queue] = err
+		s.Unserved(err)
 		return p, err
 	case err != nil:
 		return nil, err

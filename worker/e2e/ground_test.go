@@ -26,7 +26,7 @@ func TestWhatNoChangeTellsOfIsNeverShownAsLive(t *testing.T) {
 
 	t.Run("a table that the fleet file leaves out for a while", func(t *testing.T) {
 		s.change(src.name, func(d *database) { d.tables = `["public.*", "!public.t"]` })
-		s.must("apply")
+		s.must("apply", "--yes")
 		until(t, 30*time.Second, "the table is gone", func() bool { return s.table(src.name, "public.t").Phase == "gone" })
 		src.exec(`INSERT INTO t SELECT generate_series(1, 10)`)
 		s.change(src.name, func(d *database) { d.tables = "" })
