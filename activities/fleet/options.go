@@ -280,6 +280,7 @@ func castOver(casts, over map[string]string) map[string]string {
 func castColumns(places []*Options) []string {
 	var columns []string
 	for _, o := range places {
+		//workflowcheck:ignore the order is mended below
 		columns = append(columns, slices.Collect(maps.Keys(o.Casts))...)
 	}
 	slices.Sort(columns)
