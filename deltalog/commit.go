@@ -64,7 +64,8 @@ type Commit struct {
 // An error that wraps ErrInvalid or ErrUnsupported says that nothing was tried;
 // one that wraps ErrUncertain that the outcome could not be found out. Where the
 // store refused the write, it wraps [store.ErrPermission],
-// [store.ErrUnconditional] or [store.ErrName].
+// [store.ErrUnconditional], [store.ErrName] or, as on a disk that is full,
+// [store.ErrNotWritten].
 func (t *Table) Commit(ctx context.Context, c *Commit) (snap *Snapshot, won bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -552,10 +553,10 @@ func (t *Table) putCommit(ctx context.Context, v Version, body []byte, txnID str
 	return false, fmt.Errorf("%w: %w", ErrUncertain, first)
 }
 
-// refusedByStore tells whether a store's error says that a write had no effect and
-// would have none the next time.
+// refusedByStore tells whether a store's error says that a write had no effect: it
+// would have none the next time either, or its object was never there.
 func refusedByStore(err error) bool {
-	return errors.Is(err, store.ErrPermission) || errors.Is(err, store.ErrUnconditional) || errors.Is(err, store.ErrName)
+	return errors.Is(err, store.ErrNotWritten) || errors.Is(err, store.ErrPermission) || errors.Is(err, store.ErrUnconditional) || errors.Is(err, store.ErrName)
 }
 
 // isCommit tells whether a commit's file carries an id. A file that cannot be

@@ -3,7 +3,6 @@ package deltalog
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -228,7 +227,9 @@ func (c *compactor) commit(ctx context.Context) error {
 		}
 		_, won, err := c.t.Commit(ctx, plan)
 		if err != nil {
-			if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) {
+			if neverTook(err) {
+				c.t.deleteVectors(plan.Add)
+			} else {
 				c.runs = nil // its files may be in the table
 			}
 			return err

@@ -163,11 +163,6 @@ func (w *rewriter) writeSorted() error {
 	if err != nil {
 		return err
 	}
-	for _, c := range cols {
-		if err := sortable(c); err != nil {
-			return err
-		}
-	}
 	rows := make([]int32, w.held.Rows())
 	for i := range rows {
 		rows[i] = int32(i)
@@ -190,14 +185,6 @@ func (w *rewriter) writeSorted() error {
 		}
 	}
 	w.held = nil
-	return nil
-}
-
-// sortable returns an error for columns whose values have no order.
-func sortable(c *datafile.Column) error {
-	if !c.Type.Kind.Primitive() {
-		return fmt.Errorf("%w: to cluster by a column of type %s", ErrUnsupported, c.Type.String())
-	}
 	return nil
 }
 

@@ -68,9 +68,7 @@ func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) 
 		}
 		snap, won, err := b.u.t.Commit(ctx, &p.commit)
 		if err != nil {
-			// Unless it was refused before it was tried, the files may be in the
-			// table now.
-			b.sent = !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported)
+			b.sent = !neverTook(err) // then the files may be in the table now
 			if !b.sent {
 				p.drop(b.u.t)
 			}

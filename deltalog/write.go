@@ -98,7 +98,7 @@ func (w *rowWriter) drop(err error) {
 }
 
 // neverTook tells whether the error of a commit says that it did not take place:
-// it was refused before it was tried, or lost.
+// it was refused before it was tried, or lost, or could not be written.
 func neverTook(err error) bool {
 	return !errors.Is(err, ErrUncertain) && (errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported) ||
 		errors.Is(err, ErrConflict) || refusedByStore(err))

@@ -52,8 +52,8 @@ func (l *Local) URI() string {
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(l.root)}).String()
 }
 
-// Path returns where an object of this name is, or would be, kept.
-func (l *Local) Path(name string) (string, error) {
+// path returns where an object of this name is, or would be, kept.
+func (l *Local) path(name string) (string, error) {
 	if err := CheckName(name); err != nil {
 		return "", err
 	}
@@ -62,7 +62,7 @@ func (l *Local) Path(name string) (string, error) {
 
 // Sub implements [Store].
 func (l *Local) Sub(dir string) (Store, error) {
-	path, err := l.Path(dir)
+	path, err := l.path(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -156,18 +156,23 @@ var remedies = []struct {
 	{syscall.EMFILE, "raise the limit on open files (ulimit -n)"},
 }
 
-// PutIfAbsent implements [Store].
+// PutIfAbsent implements [Store]. What fails before the link is ErrNotWritten.
 func (l *Local) PutIfAbsent(ctx context.Context, name string, b []byte) error {
 	w, err := l.create(ctx, name)
 	if err != nil {
-		return err
+		return notWritten{err}
 	}
 	defer w.Abort()
 	if _, err := w.Write(b); err != nil {
-		return err
+		return notWritten{err}
 	}
 	return w.Commit()
 }
+
+// notWritten is an error that is ErrNotWritten too, and says no more for it.
+type notWritten struct{ error }
+
+func (e notWritten) Unwrap() []error { return []error{e.error, ErrNotWritten} }
 
 // Put implements [Store].
 func (l *Local) Put(ctx context.Context, name string, b []byte) error {
@@ -216,7 +221,7 @@ func (l *Local) begin(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	return l.Path(name)
+	return l.path(name)
 }
 
 // create opens a temporary file beside where the object will be.
@@ -292,16 +297,16 @@ func (w *localWriter) Commit() error {
 	}
 	defer w.Abort()
 	if err := w.ctx.Err(); err != nil {
-		return err
+		return notWritten{err}
 	}
 	if err := w.f.Sync(); err != nil {
-		return fail("write", w.path, err)
+		return notWritten{fail("write", w.path, err)}
 	}
 	// Opened before there is something to make durable, so that what this user
 	// may not do is not half done.
 	dir, err := os.Open(filepath.Dir(w.path))
 	if err != nil {
-		return fail("create", w.path, err)
+		return notWritten{fail("create", w.path, err)}
 	}
 	defer func() { _ = dir.Close() }()
 	if w.replace {
@@ -312,9 +317,12 @@ func (w *localWriter) Commit() error {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("create %s: %w", w.name, ErrExist)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT): // for the name
+		return notWritten{fail("create", w.path, err)}
 	case err != nil:
 		return fail("create", w.path, err)
 	}
+	// It is there from here on, if not for good.
 	if err := dir.Sync(); err != nil {
 		return fail("create", w.path, err)
 	}
@@ -336,11 +344,11 @@ func (l *Local) linkFrom(src Store, srcName, dstName string) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	oldPath, err := from.Path(srcName)
+	oldPath, err := from.path(srcName)
 	if err != nil {
 		return false, err
 	}
-	newPath, err := l.Path(dstName)
+	newPath, err := l.path(dstName)
 	if err != nil {
 		return false, err
 	}

@@ -36,6 +36,9 @@ var (
 	ErrName = errors.New("not a valid object name")
 	// ErrPermission says that the object may not be read or written.
 	ErrPermission = fs.ErrPermission
+	// ErrNotWritten says that a write failed before it had any effect: whatever is
+	// there under that name is another's.
+	ErrNotWritten = errors.New("nothing was written")
 	// ErrUnconditional says that a store breaks the promise of PutIfAbsent.
 	ErrUnconditional = errors.New("the store replaces objects that are there already")
 	// ErrUnsupported says that no implementation serves a URI.
