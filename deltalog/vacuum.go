@@ -1,6 +1,7 @@
 package deltalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ type VacuumOptions struct {
 	Force     bool
 	// Full lists the whole table and deletes what the log does not know too,
 	// such as what writers left that did not come to their end. Otherwise only
-	// what the log says was removed is deleted, at no listing.
+	// what the log says was removed is deleted, at no listing, and changed rows,
+	// whose folder is listed where the table may have any.
 	Full bool
 	// DryRun deletes nothing.
 	DryRun bool
@@ -41,8 +43,9 @@ type Vacuumed struct {
 }
 
 // Vacuum deletes files that have not been in the table for longer than the
-// retention: data files and deletion vectors, and, with Full, anything else but
-// the log and what begins with a dot or an underscore. Files that the newest
+// retention: data files, deletion vectors and files of changed rows, and, with
+// Full, anything else but the log and what begins with a dot or an underscore.
+// Files that the newest
 // version needs stay, and so do those that were removed or written lately. Tables
 // whose features bind writers in ways that are not known are refused, and so are
 // those with files elsewhere.
@@ -77,9 +80,10 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 		keep = o.Retention
 	}
 	horizon := t.now().Add(-keep)
-	var gone map[string]int64
+	var gone map[string]store.Info
 	if o.Full {
-		gone, err = t.unknownFiles(ctx, horizon)
+		gone = map[string]store.Info{}
+		err = t.unknownFiles(ctx, "", horizon, gone)
 	} else {
 		gone, err = t.removedFiles(ctx, horizon)
 	}
@@ -97,6 +101,9 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 	if unnamed != nil {
 		return Vacuumed{}, fmt.Errorf("a file of the table cannot be told from others: %w", unnamed)
 	}
+	if err := t.neededChanges(ctx, gone, horizon, needed); err != nil {
+		return Vacuumed{}, err
+	}
 	var done Vacuumed
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
 		if needed[name] {
@@ -108,7 +115,7 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 			}
 		}
 		done.Names = append(done.Names, name)
-		done.Bytes += gone[name]
+		done.Bytes += gone[name].Size
 	}
 	return done, nil
 }
@@ -188,14 +195,14 @@ func (f *File) objects(st store.Store, yield func(name string)) error {
 	return errors.Join(err, vectorErr)
 }
 
-// removedFiles returns the objects, with their sizes, that were removed before
-// the horizon and are still there.
-func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string]int64, error) {
-	gone := map[string]int64{}
+// removedFiles returns the objects that were removed before the horizon, and those
+// of changed rows that were written before it, as far as they are still there.
+func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string]store.Info, error) {
+	gone := map[string]store.Info{}
 	yield := func(r tombstone) error {
 		// One without a time says nothing of when it was removed.
 		if r.deleted > 0 && r.deleted <= horizon.UnixMilli() {
-			_ = r.file.objects(t.st, func(name string) { gone[name] = 0 }) // what is elsewhere is not deleted here
+			_ = r.file.objects(t.st, func(name string) { gone[name] = store.Info{Name: name} }) // what is elsewhere is not deleted here
 		}
 		return nil
 	}
@@ -226,27 +233,81 @@ func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string
 		case err != nil:
 			return nil, err
 		}
-		gone[name] = size
+		gone[name] = store.Info{Name: name, Size: size}
 		if err := r.Close(); err != nil {
 			return nil, err
 		}
 	}
+	if t.Snapshot().protocol.HasFeature(FeatureChangeDataFeed) {
+		return gone, t.unknownFiles(ctx, changeDir, horizon, gone)
+	}
 	return gone, nil
 }
 
-// unknownFiles returns the objects, with their sizes, that were written before
-// the horizon and are neither of the log nor hidden.
-func (t *Table) unknownFiles(ctx context.Context, horizon time.Time) (map[string]int64, error) {
-	gone := map[string]int64{}
-	for info, err := range t.st.List(ctx, "", "") {
+// unknownFiles puts the objects into gone whose names begin with prefix, that were
+// written before the horizon and are neither of the log nor hidden.
+func (t *Table) unknownFiles(ctx context.Context, prefix string, horizon time.Time, gone map[string]store.Info) error {
+	for info, err := range t.st.List(ctx, prefix, "") {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !isHidden(info.Name) && !info.ModTime.After(horizon) {
-			gone[info.Name] = info.Size
+			gone[info.Name] = info
 		}
 	}
-	return gone, nil
+	return nil
+}
+
+// changeDelay is how long after a file of changed rows its commit can follow.
+const changeDelay = 24 * time.Hour
+
+// neededChanges adds to needed those of the objects that are changed rows of
+// versions after the horizon. Nothing but commits names them, so that commits are
+// read: those that may name one that was written before the horizon.
+func (t *Table) neededChanges(ctx context.Context, gone map[string]store.Info, horizon time.Time, needed map[string]bool) error {
+	var newest time.Time
+	for name, info := range gone {
+		if strings.HasPrefix(name, changeDir) && info.ModTime.After(newest) {
+			newest = info.ModTime
+		}
+	}
+	end := newest.Add(changeDelay)
+	if newest.IsZero() || end.Before(horizon) {
+		return nil
+	}
+	from, to := Version(-1), Version(-1)
+	for info, err := range t.st.List(ctx, logPrefix, "") {
+		if err != nil {
+			return err
+		}
+		at, ok := parseLogName(info.Name)
+		if !ok || !at.commit || !info.ModTime.After(horizon) || info.ModTime.After(end) {
+			continue
+		}
+		if from < 0 {
+			from = at.version
+		}
+		to = at.version
+	}
+	for ; from >= 0 && from <= to; from += fetchAhead {
+		texts, err := commitTexts(ctx, t.st, from, min(to, from+fetchAhead-1))
+		if err != nil {
+			return err
+		}
+		for i, text := range texts {
+			if !bytes.Contains(text, []byte(changeDir)) {
+				continue
+			}
+			c, err := parseCommit(text)
+			if err != nil {
+				return fmt.Errorf("version %d: %w", from+Version(i), err)
+			}
+			for _, f := range c.changes {
+				_ = f.objects(t.st, func(name string) { needed[name] = true }) // what is elsewhere is not deleted here
+			}
+		}
+	}
+	return nil
 }
 
 // isHidden tells whether an object is none of the table's data, by the names of
@@ -257,7 +318,7 @@ func isHidden(name string) bool {
 		return true
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		if part == "_change_data" || strings.Contains(part, "=") {
+		if part+"/" == changeDir || strings.Contains(part, "=") {
 			continue
 		}
 		if strings.HasPrefix(part, "_") || strings.HasPrefix(part, ".") {
