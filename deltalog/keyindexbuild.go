@@ -341,18 +341,18 @@ func (b *builder) dropRows(ctx context.Context, id uint32, dead *roaring64.Bitma
 	if err != nil {
 		return err
 	}
-	d, closer, err := b.snap.OpenFile(ctx, b.snap.File(b.files[id].Path))
+	p, err := b.snap.pick(ctx, b.snap.File(b.files[id].Path), want)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = closer.Close() }()
+	defer p.close()
 	picked := make([]int64, 0, pickRows)
 	for it := dead.Iterator(); it.HasNext(); {
 		picked = picked[:0]
 		for len(picked) < pickRows && it.HasNext() {
 			picked = append(picked, int64(it.Next()))
 		}
-		rows, err := d.ReadRows(ctx, want, picked)
+		rows, err := p.rows(ctx, picked)
 		if err != nil {
 			return err
 		}

@@ -82,7 +82,7 @@ type Upserter struct {
 
 // OpenUpserter opens the index in dir, which is made where it is not and which
 // nobody else may use, and brings it to the newest version that t knows. It reads
-// the keys of what is not in it. Tables with partitions or with a change data
+// the keys of what is not in it. Tables with a change data
 // feed, and files without numRecords, are ErrUnsupported, as is an Upsert once
 // a table has become one of them; a table in which a key is there twice is
 // ErrDuplicateKey.
@@ -178,10 +178,7 @@ func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
 // checkUpsert returns ErrUnsupported where upserts cannot keep what a table
 // promises.
 func (m *Metadata) checkUpsert() error {
-	switch {
-	case len(m.PartitionColumns) > 0:
-		return fmt.Errorf("%w: upserts into tables with partitions", ErrUnsupported)
-	case m.enabled(PropertyChangeDataFeed):
+	if m.enabled(PropertyChangeDataFeed) {
 		return fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
 	}
 	return nil

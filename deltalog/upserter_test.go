@@ -147,6 +147,8 @@ type world struct {
 	u     *Upserter
 	want  people
 	names []string
+	// partition has the partition columns; nil means none.
+	partition []string
 	// meanwhile is done once, before the next commit of the table.
 	meanwhile func()
 }
@@ -261,12 +263,17 @@ func (w *world) compact() {
 	t, err := Open(w.ctx, w.st)
 	w.must(err)
 	c := &Commit{Operation: "OPTIMIZE", Rearrange: true}
-	f, err := t.NewFile(w.ctx, FileOptions{})
-	w.must(err)
-	defer f.Abort()
+	var f *FileWriter
 	for file := range t.Snapshot().Files() {
-		if !rapid.Bool().Draw(w.T, "compact") {
+		if !rapid.Bool().Draw(w.T, "compact") || len(c.Remove) > 0 && partitionKey(file) != partitionKey(c.Remove[0]) {
 			continue
+		}
+		if f == nil {
+			values, err := t.Snapshot().partitionOf(file)
+			w.must(err)
+			f, err = t.NewFile(w.ctx, FileOptions{Partition: values})
+			w.must(err)
+			defer f.Abort()
 		}
 		c.Remove = append(c.Remove, file)
 		for live, err := range t.Snapshot().ReadFile(w.ctx, file, ReadOptions{}) {
@@ -307,7 +314,7 @@ func (w *world) compactOurs(meanwhile func()) {
 	}))
 	w.must(err)
 	o := CompactOptions{TargetBytes: rapid.SampledFrom([]int64{1000, 3000, 1 << 20}).Draw(w.T, "targetBytes")}
-	if rapid.IntRange(0, 3).Draw(w.T, "cluster") == 0 {
+	if rapid.IntRange(0, 3).Draw(w.T, "cluster") == 0 && w.partition == nil {
 		o.ClusterBy = []string{"name", "id"}
 	}
 	_, err = t.Compact(w.ctx, o)
@@ -343,11 +350,11 @@ func (w *world) restore() {
 	for f := range t.Snapshot().Files() {
 		hidden, err := t.Snapshot().ReadVector(w.ctx, f)
 		w.must(err)
-		d, closer, err := t.Snapshot().OpenFile(w.ctx, f)
+		p, err := t.Snapshot().pick(w.ctx, f, idName())
 		w.must(err)
-		rows, err := d.ReadRows(w.ctx, idName(), asRows(hidden))
+		rows, err := p.rows(w.ctx, asRows(hidden))
 		w.must(err)
-		w.must(closer.Close())
+		p.close()
 		back := roaring64.New()
 		for i, row := range asRows(hidden) {
 			r := person{rows.Cols[0].I64[i], string(rows.Cols[1].At(i))}
@@ -522,7 +529,13 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		w.o.CopyOnWrite = rapid.IntRange(0, 3).Draw(t, "copyOnWrite") == 0
 		w.o.moves = rapid.SampledFrom([]int{0, 1, 5}).Draw(t, "moves")
 		w.o.RecentBytes = rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "recentBytes")
-		_, err := Create(w.ctx, w.st, CreateOptions{Schema: idName(), Properties: latestProperties(), Features: []string{FeatureDomainMetadata}})
+		w.partition = rapid.SampledFrom([][]string{nil, nil, {"name"}, {"id"}}).Draw(t, "partition")
+		if w.partition != nil && slices.Contains(append(o.Keys, o.Columns...), w.partition[0]) {
+			w.names = w.names[:3] // an empty one would be NULL
+		}
+		_, err := Create(w.ctx, w.st, CreateOptions{
+			Schema: idName(), PartitionColumns: w.partition, Properties: latestProperties(), Features: []string{FeatureDomainMetadata},
+		})
 		w.must(err)
 		w.open()
 		defer func() { _ = w.u.Close() }()

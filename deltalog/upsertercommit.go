@@ -53,7 +53,7 @@ func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) 
 	if err := b.snap.applied(c.Txns); err != nil {
 		return nil, err
 	}
-	if err := b.closeFile(); err != nil {
+	if err := b.closeFiles(); err != nil {
 		return nil, err
 	}
 	for {
@@ -388,6 +388,5 @@ func (b *Upsert) refind() error {
 
 // own tells whether this upsert writes a file.
 func (b *Upsert) own(file uint32) bool {
-	return len(b.files) > 0 && file >= b.files[0].id &&
-		slices.ContainsFunc(b.files, func(f *newFile) bool { return f.id == file })
+	return len(b.files) > 0 && file >= b.files[0].id && b.mine[file] != nil
 }

@@ -15,15 +15,11 @@ import (
 func (b *Upsert) copyHoles(ctx context.Context, p *upsertPlan, holes []hole) error {
 	var records []rewrite
 	for _, h := range holes {
-		// A file of this upsert is read in the columns that it was written with.
-		s := *b.snap
-		if b.metadata != nil {
-			s.metadata = b.metadata
-		}
+		s := b.reading() // files of this upsert are read in the columns that they have
 		if !b.own(h.id) && s.metadata.enabled(PropertyRowTracking) {
 			return fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
 		}
-		run, err := b.u.t.rewriteFiles(ctx, &s, []*File{h.file}, rewriteOptions{
+		run, err := b.u.t.rewriteFiles(ctx, s, []*File{h.file}, rewriteOptions{
 			hide: map[string]*roaring64.Bitmap{h.file.Path: h.rows},
 		})
 		if err != nil {

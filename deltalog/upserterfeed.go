@@ -33,21 +33,33 @@ type Upsert struct {
 	truncated bool          // what was there before is gone
 	dead      map[uint32]*roaring64.Bitmap
 	taken     takenRows
-	files     []*newFile // the last may be open
+	parts     *splitter // nil for tables without partitions
+	whole     part      // of such tables
+	files     []*newFile
+	mine      map[uint32]*newFile // files by their numbers
+	opened    int                 // how many of them are open
 	recent    []recentRows
 	held      int // bytes of recent
 	order     []int32
+	places    []location // of the rows of a batch that has many partitions
 }
 
 // newFile is a data file that the upsert writes.
 type newFile struct {
 	id   uint32
+	part *part
 	w    *FileWriter // nil once it is closed
 	file *File       // nil until then
-	rows int64
 }
 
-// recentRows are rows that were put into the open file.
+// maxOpenFiles is how many files an upsert has open at once, each of which is of
+// another partition, and maxOpenBytes how many bytes it holds for them.
+const (
+	maxOpenFiles = 64
+	maxOpenBytes = 256 << 20
+)
+
+// recentRows are rows that were put into an open file.
 type recentRows struct {
 	file  uint32
 	first int64
@@ -97,8 +109,11 @@ func (b *Upsert) start(ctx context.Context) error {
 	if b.metadata != nil {
 		b.schema = b.metadata.Schema
 	}
+	if len(snap.metadata.PartitionColumns) > 0 {
+		b.parts = newSplitter(snap.metadata.PartitionColumns)
+	}
 	b.batch = b.u.index.db.NewIndexedBatch()
-	b.dead = map[uint32]*roaring64.Bitmap{}
+	b.dead, b.mine = map[uint32]*roaring64.Bitmap{}, map[uint32]*newFile{}
 	b.u.current = b
 	return nil
 }
@@ -172,11 +187,13 @@ func (b *Upsert) dropFiles() {
 	for _, f := range b.files {
 		if f.w != nil {
 			f.w.Abort()
+			f.part.open = nil
 			continue
 		}
 		b.u.t.deleteFiles([]*File{f.file})
 	}
-	b.files, b.recent, b.held = nil, nil, 0
+	clear(b.mine)
+	b.files, b.opened, b.recent, b.held = nil, 0, nil, 0
 }
 
 // Delete takes the rows with these keys away, which are encoded as
@@ -267,45 +284,103 @@ func (b *Upsert) Put(ctx context.Context, rows *datafile.Batch, keys [][]byte) e
 		if n == 0 {
 			return nil
 		}
-		f, err := b.open(ctx)
+		if b.parts != nil {
+			return b.putParts(ctx, rows, keys)
+		}
+		f, first, err := b.write(ctx, &b.whole, rows)
 		if err != nil {
 			return err
 		}
-		first := f.w.Rows()
-		if first+int64(n) > math.MaxUint32 {
-			return fmt.Errorf("%w: over 2³² rows in one file", ErrUnsupported)
-		}
-		if err := f.w.Write(rows); err != nil {
-			return err
-		}
-		if b.u.finder.multiset {
-			err = b.enter(rows, f.id, first)
-		} else {
-			err = b.enterKeys(keys, f.id, first)
-		}
-		if err != nil {
-			return err
-		}
-		b.remember(rows, f.id, first)
-		if f.w.Bytes() >= b.u.o.FileBytes {
-			return b.closeFile()
-		}
-		return nil
+		return b.enter(rows, keys, func(i int32) location { return location{f.id, first + uint32(i)} })
 	})
 }
 
-func (b *Upsert) enterKeys(keys [][]byte, file uint32, first int64) error {
+// putParts puts rows into files of their partitions.
+func (b *Upsert) putParts(ctx context.Context, rows *datafile.Batch, keys [][]byte) error {
+	if err := b.checkParts(rows); err != nil {
+		return err
+	}
+	list, err := b.parts.split(rows)
+	if err != nil {
+		return err
+	}
+	b.places = slices.Grow(b.places[:0], rows.Rows())[:rows.Rows()]
+	for _, p := range list {
+		some := rows
+		if len(p.rows) < rows.Rows() {
+			some = rows.Gather(p.rows)
+		}
+		f, first, err := b.write(ctx, p, some)
+		if err != nil {
+			return err
+		}
+		for i, row := range p.rows {
+			b.places[row] = location{f.id, first + uint32(i)}
+		}
+	}
+	return b.enter(rows, keys, func(i int32) location { return b.places[i] })
+}
+
+// checkParts returns an error where values of partition columns would not come
+// back as they are: the log has them as text, to be read as the table's types, and
+// an empty one is NULL there.
+func (b *Upsert) checkParts(rows *datafile.Batch) error {
+	for _, name := range b.parts.columns {
+		c := rows.Column(name)
+		if c == nil {
+			continue
+		}
+		if want := b.schema.Fields[b.schema.Field(name)].Type; !c.Type.Equal(want) {
+			return fmt.Errorf("column %q: %w: it is of type %s, not %s", name, datafile.ErrMismatch, c.Type, want)
+		}
+		if c.Type.Kind != schema.String || !slices.Contains(b.u.finder.columns, name) {
+			continue
+		}
+		for row := range c.Len() {
+			if c.Valid[row] && len(c.At(row)) == 0 {
+				return fmt.Errorf("%w: empty text in partition column %s, by which rows are found: the log cannot tell it from NULL", ErrUnsupported, name)
+			}
+		}
+	}
+	return nil
+}
+
+// write writes rows to the open file of their partition, and tells which that is
+// and the place of the first.
+func (b *Upsert) write(ctx context.Context, p *part, rows *datafile.Batch) (*newFile, uint32, error) {
+	f, err := b.open(ctx, p)
+	if err != nil {
+		return nil, 0, err
+	}
+	first := f.w.Rows()
+	if first+int64(rows.Rows()) > math.MaxUint32 {
+		return nil, 0, fmt.Errorf("%w: over 2³² rows in one file", ErrUnsupported)
+	}
+	if err := f.w.Write(rows); err != nil {
+		return nil, 0, err
+	}
+	b.remember(rows, f.id, first)
+	if f.w.Bytes() >= b.u.o.FileBytes {
+		return f, uint32(first), b.closeFile(f)
+	}
+	return f, uint32(first), nil
+}
+
+// enter enters rows into the index.
+func (b *Upsert) enter(rows *datafile.Batch, keys [][]byte, at func(i int32) location) error {
+	if b.u.finder.multiset {
+		return b.enterRows(rows, at)
+	}
 	fi, order := b.u.finder, b.sorted(keys)
 	if err := b.kill(keys, order); err != nil {
 		return err
 	}
 	for n, i := range order {
-		at := location{file, uint32(first + int64(i))}
 		if n+1 < len(order) && bytes.Equal(keys[i], keys[order[n+1]]) {
-			b.bury(at) // a later row has its key
+			b.bury(at(i)) // a later row has its key
 			continue
 		}
-		fi.value = appendLocation(fi.value[:0], at)
+		fi.value = appendLocation(fi.value[:0], at(i))
 		if err := b.batch.Set(fi.key(keys[i]), fi.value, nil); err != nil {
 			return err
 		}
@@ -313,15 +388,14 @@ func (b *Upsert) enterKeys(keys [][]byte, file uint32, first int64) error {
 	return nil
 }
 
-// enter enters rows without key.
-func (b *Upsert) enter(rows *datafile.Batch, file uint32, first int64) error {
+// enterRows enters rows without key.
+func (b *Upsert) enterRows(rows *datafile.Batch, at func(i int32) location) error {
 	cols, err := b.foundColumns(rows)
 	if err != nil {
 		return err
 	}
 	for row := range rows.Rows() {
-		name := b.u.finder.name(cols, row, location{file, uint32(first + int64(row))})
-		if err := b.batch.Set(name, nil, nil); err != nil {
+		if err := b.batch.Set(b.u.finder.name(cols, row, at(int32(row))), nil, nil); err != nil {
 			return err
 		}
 	}
@@ -348,40 +422,84 @@ func (b *Upsert) foundColumns(rows *datafile.Batch) ([]*datafile.Column, error) 
 	return cols, nil
 }
 
-// open returns the file that rows go to.
-func (b *Upsert) open(ctx context.Context) (*newFile, error) {
-	if n := len(b.files); n > 0 && b.files[n-1].w != nil {
-		return b.files[n-1], nil
+// open returns the file that rows of a partition go to.
+func (b *Upsert) open(ctx context.Context, p *part) (*newFile, error) {
+	if p.open != nil {
+		return p.open, nil
 	}
-	w, err := b.u.t.NewFile(ctx, FileOptions{Schema: b.schema})
+	if err := b.makeRoom(); err != nil {
+		return nil, err
+	}
+	w, err := b.u.t.NewFile(ctx, FileOptions{Schema: b.schema, Partition: p.values})
 	if err != nil {
 		return nil, err
 	}
-	f := &newFile{id: b.u.index.newFile(), w: w}
+	f := &newFile{id: b.u.index.newFile(), part: p, w: w}
 	b.files = append(b.files, f)
+	b.mine[f.id], p.open = f, f
+	b.opened++
 	return f, nil
 }
 
-// closeFile ends the open file, if there is one.
-func (b *Upsert) closeFile() error {
-	b.recent, b.held = nil, 0
-	n := len(b.files)
-	if n == 0 || b.files[n-1].w == nil {
+// makeRoom ends the largest open file where there are many, or where they are
+// large.
+func (b *Upsert) makeRoom() error {
+	if b.opened == 0 {
 		return nil
 	}
-	f := b.files[n-1]
-	file, err := f.w.Close()
-	if err != nil {
-		f.w.Abort()
-		b.files = b.files[:n-1]
-		return err
+	var largest *newFile
+	var bytes int64
+	for _, f := range b.files {
+		if f.w == nil {
+			continue
+		}
+		bytes += f.w.Bytes()
+		if largest == nil || f.w.Bytes() > largest.w.Bytes() {
+			largest = f
+		}
 	}
-	f.w, f.file, f.rows = nil, file, file.Rows
+	if b.opened < maxOpenFiles && bytes < maxOpenBytes {
+		return nil
+	}
+	return b.closeFile(largest)
+}
+
+// closeFiles ends all files.
+func (b *Upsert) closeFiles() error {
+	for _, f := range slices.Clone(b.files) {
+		if err := b.closeFile(f); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// remember keeps rows of the open file for Lookup and TakeOne, within bounds. Rows that are
-// not kept are read after the file has been closed.
+// closeFile ends a file, if it is open.
+func (b *Upsert) closeFile(f *newFile) error {
+	if f.w == nil {
+		return nil
+	}
+	b.recent = slices.DeleteFunc(b.recent, func(r recentRows) bool {
+		if r.file == f.id {
+			b.held -= r.rows.SizeBytes()
+		}
+		return r.file == f.id
+	})
+	f.part.open = nil
+	b.opened--
+	file, err := f.w.Close()
+	if err != nil {
+		f.w.Abort()
+		delete(b.mine, f.id)
+		b.files = slices.DeleteFunc(b.files, func(o *newFile) bool { return o == f })
+		return err
+	}
+	f.w, f.file = nil, file
+	return nil
+}
+
+// remember keeps rows of open files for Lookup and TakeOne, within bounds. Rows that
+// are not kept are read after their file has been closed.
 func (b *Upsert) remember(rows *datafile.Batch, file uint32, first int64) {
 	size := rows.SizeBytes()
 	if size > b.u.o.RecentBytes {

@@ -82,11 +82,11 @@ func (b *Upsert) fetch(ctx context.Context, all *datafile.Batch, want *schema.Sc
 	if err != nil {
 		return err
 	}
-	d, closer, err := b.u.t.Snapshot().OpenFile(ctx, f)
+	p, err := b.reading().pick(ctx, f, want)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = closer.Close() }()
+	defer p.close()
 	rows := make([]int64, 0, len(rest))
 	for _, w := range rest {
 		if n := len(rows); n == 0 || rows[n-1] != w.row {
@@ -94,9 +94,9 @@ func (b *Upsert) fetch(ctx context.Context, all *datafile.Batch, want *schema.Sc
 		}
 		place[w.key] = int32(all.Rows() + len(rows) - 1)
 	}
-	got, err := d.ReadRows(ctx, want, rows)
+	got, err := p.rows(ctx, rows)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.Path, err)
+		return err
 	}
 	for row := range got.Rows() {
 		all.AppendRow(got, row)
@@ -104,7 +104,20 @@ func (b *Upsert) fetch(ctx context.Context, all *datafile.Batch, want *schema.Sc
 	return nil
 }
 
-// recall returns a row of the open file that is still in memory.
+// reading returns what files are read with: the version that the upsert began on,
+// and what it makes of the table.
+func (b *Upsert) reading() *Snapshot {
+	s := *b.snap
+	if b.protocol != nil {
+		s.protocol = b.protocol
+	}
+	if b.metadata != nil {
+		s.metadata = b.metadata
+	}
+	return &s
+}
+
+// recall returns a row of an open file that is still in memory.
 func (b *Upsert) recall(file uint32, row int64) (*datafile.Batch, int) {
 	for i := len(b.recent) - 1; i >= 0; i-- {
 		r := &b.recent[i]
@@ -128,14 +141,9 @@ func appendNamed(dst, src *datafile.Batch, row int) {
 
 // closed returns a file that can be read, ending it if it is open.
 func (b *Upsert) closed(file uint32) (*File, error) {
-	for _, f := range b.files {
-		if f.id != file {
-			continue
-		}
-		if f.w != nil {
-			if err := b.closeFile(); err != nil {
-				return nil, err
-			}
+	if f := b.mine[file]; f != nil {
+		if err := b.closeFile(f); err != nil {
+			return nil, err
 		}
 		return f.file, nil
 	}

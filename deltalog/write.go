@@ -171,40 +171,23 @@ func partition(columns []string, batches []*datafile.Batch) ([]*partitionRows, e
 		return []*partitionRows{{batches: batches}}, nil
 	}
 	var parts []*partitionRows
-	found := map[string]*partitionRows{}
+	found := map[*part]*partitionRows{}
+	s := newSplitter(columns)
 	for _, b := range batches {
-		rows := map[*partitionRows][]int32{}
-		for row := range b.Rows() {
-			values := make(map[string]*string, len(columns))
-			var key []byte
-			for _, name := range columns {
-				var v *string
-				if c := b.Column(name); c != nil {
-					var err error
-					if v, err = partitionText(c, row); err != nil {
-						return nil, fmt.Errorf("column %s: %w", name, err)
-					}
-				}
-				values[name] = v
-				if v != nil {
-					key = strconv.AppendQuote(key, *v)
-				}
-				key = append(key, ',')
-			}
-			p := found[string(key)]
-			if p == nil {
-				p = &partitionRows{values: values}
-				found[string(key)], parts = p, append(parts, p)
-			}
-			rows[p] = append(rows[p], int32(row))
+		list, err := s.split(b)
+		if err != nil {
+			return nil, err
 		}
-		for _, p := range parts {
-			switch mine := rows[p]; len(mine) {
-			case 0:
-			case b.Rows():
-				p.batches = append(p.batches, b)
-			default:
-				p.batches = append(p.batches, b.Gather(mine))
+		for _, p := range list {
+			rows := found[p]
+			if rows == nil {
+				rows = &partitionRows{values: p.values}
+				found[p], parts = rows, append(parts, rows)
+			}
+			if len(p.rows) < b.Rows() {
+				rows.batches = append(rows.batches, b.Gather(p.rows))
+			} else {
+				rows.batches = append(rows.batches, b)
 			}
 		}
 	}
