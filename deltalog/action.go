@@ -185,6 +185,9 @@ type rowTracking struct {
 	BaseRowID               *int64
 	DefaultRowCommitVersion *int64
 	ClusteringProvider      string
+	// keeps says that no row of the file lost its id on the way into it, for the
+	// commit that adds the file.
+	keeps bool
 }
 
 // LiveRows counts the rows that are not hidden; negative means unknown.
@@ -343,6 +346,8 @@ type CommitInfo struct {
 	Engine string `json:"engineInfo,omitempty"`
 	// TxnID identifies the commit.
 	TxnID string `json:"txnId,omitempty"`
+	// Tags say what the protocol asks writers to say.
+	Tags map[string]string `json:"tags,omitempty"`
 }
 
 // Time returns the time of the commit: the in-commit timestamp if there is one.
@@ -372,6 +377,7 @@ func (c *CommitInfo) UnmarshalJSON(b []byte) error {
 	take(in, "isBlindAppend", &c.BlindAppend)
 	take(in, "engineInfo", &c.Engine)
 	take(in, "txnId", &c.TxnID)
+	take(in, "tags", (*texts)(&c.Tags))
 	return nil
 }
 

@@ -2,7 +2,6 @@ package deltalog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -154,12 +153,7 @@ func (r *changeReader) prepare(last *Snapshot) error {
 }
 
 func withChangeType(s *schema.Schema) *schema.Schema {
-	n := len(s.Fields)
-	return &schema.Schema{Fields: append(s.Fields[:n:n], schema.Field{
-		Name: ColumnChangeType, Type: schema.Type{Kind: schema.String}, Nullable: true,
-		// It has this name under column mapping too.
-		Metadata: json.RawMessage(`{"delta.columnMapping.physicalName":"` + ColumnChangeType + `"}`),
-	})}
+	return withHidden(s, hiddenColumn(ColumnChangeType, schema.String))
 }
 
 // version yields the changes of one commit.
@@ -351,6 +345,11 @@ func withConstant[V string | int64](b *datafile.Batch, name string, value V) *da
 			c.AppendInt(v)
 		}
 	}
+	return withColumn(b, name, c)
+}
+
+// withColumn returns a batch with one more column.
+func withColumn(b *datafile.Batch, name string, c *datafile.Column) *datafile.Batch {
 	n := len(b.Cols)
 	return &datafile.Batch{Names: append(b.Names[:n:n], name), Cols: append(b.Cols[:n:n], c), First: b.First}
 }
@@ -361,7 +360,7 @@ func (t *Table) NewChangeFile(ctx context.Context, o FileOptions) (*FileWriter, 
 	if o.Schema == nil {
 		o.Schema = t.Snapshot().metadata.Schema
 	}
-	o.Schema, o.folder = withChangeType(o.Schema), changeDir
+	o.Schema, o.hidden, o.folder = withChangeType(o.Schema), 1, changeDir
 	return t.NewFile(ctx, o)
 }
 

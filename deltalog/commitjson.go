@@ -387,7 +387,7 @@ func newRowTracking(base, version *int64, provider string) *rowTracking {
 	if base == nil && version == nil && provider == "" {
 		return nil
 	}
-	return &rowTracking{base, version, provider}
+	return &rowTracking{BaseRowID: base, DefaultRowCommitVersion: version, ClusteringProvider: provider}
 }
 
 // checkFile checks the identity of a file in the log.

@@ -43,7 +43,8 @@ type Compaction struct {
 
 // Compact rewrites small files, and those of which more than a fifth of the
 // rows are dead, as files of the target size, within their partitions and in
-// the order of their rows. The rows of the table stay the same. Rows that others
+// the order of their rows. The rows of the table stay the same, and so do their ids
+// where it has row tracking. Rows that others
 // take away meanwhile are gone in the new files too, by deletion vectors: what
 // was rewritten is not lost to them, nor do they have to wait for it.
 //
@@ -80,9 +81,6 @@ func (t *Table) Compact(ctx context.Context, o CompactOptions) (Compaction, erro
 func checkCompact(s *Snapshot, o CompactOptions) error {
 	if err := checkWrite(s.protocol, s.metadata); err != nil {
 		return err
-	}
-	if s.metadata.enabled(PropertyRowTracking) {
-		return fmt.Errorf("%w: rows of a table with row tracking cannot be moved", ErrUnsupported)
 	}
 	clustered, err := s.metadata.Schema.Select(o.ClusterBy...)
 	if err != nil {

@@ -129,9 +129,6 @@ func (d *deletion) planInto(ctx context.Context, c *Commit) (int64, error) {
 		return 0, fmt.Errorf("%w: rows of an append-only table stay", ErrInvalid)
 	}
 	vectors := m.enabled(PropertyDeletionVectors) && d.read.protocol.has(FeatureDeletionVectors)
-	if !vectors && m.enabled(PropertyRowTracking) {
-		return 0, fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
-	}
 	var rows int64
 	var holed []*File
 	var hidden []*roaring64.Bitmap
@@ -193,26 +190,9 @@ func (d *deletion) rowsOf(ctx context.Context, f *File) (int64, error) {
 
 // rewrite writes the rows of a file that stay into another.
 func (d *deletion) rewrite(ctx context.Context, c *Commit, f *File, hit *roaring64.Bitmap) error {
-	values, err := d.read.partitionOf(f)
-	if err != nil {
-		return err
-	}
-	out, err := d.t.NewFile(ctx, FileOptions{Schema: d.read.metadata.Schema, Partition: values})
-	if err != nil {
-		return err
-	}
-	defer out.Abort()
-	for b, err := range d.read.rowsIn(ctx, f, hit, false) {
-		if err != nil {
-			return err
-		}
-		if err := out.Write(b); err != nil {
-			return err
-		}
-	}
-	file, err := out.Close()
+	run, err := d.t.rewriteFiles(ctx, d.read, []*File{f}, rewriteOptions{hide: map[string]*roaring64.Bitmap{f.Path: hit}})
 	if err == nil {
-		c.Add = append(c.Add, file)
+		c.Add = append(c.Add, run.outputs...)
 	}
 	return err
 }

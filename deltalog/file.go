@@ -33,7 +33,9 @@ type FileOptions struct {
 	// table's properties say, by default the first 32.
 	StatsNames []string
 
-	folder string // of the file, empty or with a slash at the end
+	folder   string // of the file, empty or with a slash at the end
+	hidden   int    // how many columns at the end of Schema are not the table's
+	keepsIDs bool   // see rowTracking.keeps
 }
 
 // FileWriter writes a data file. It is used by one goroutine, and ends with one
@@ -59,6 +61,9 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 	}
 	name := "part-" + uuid.NewString() + ".parquet"
 	f := &File{Path: escapePath(o.folder + name)}
+	if o.keepsIDs && snap.protocol.HasFeature(FeatureRowTracking) {
+		f.rowTracking = &rowTracking{keeps: true}
+	}
 	if len(m.PartitionColumns) > 0 {
 		dir := ""
 		if f.Partition, dir, err = storedPartition(m, mapping, o.Partition); err != nil {
@@ -77,6 +82,9 @@ func (t *Table) NewFile(ctx context.Context, o FileOptions) (*FileWriter, error)
 	n, names := statsColumns(m)
 	if o.StatsNames != nil {
 		names = o.StatsNames
+	}
+	if shown := s.Fields[:len(s.Fields)-o.hidden]; names == nil && n >= countLeaves(shown) {
+		names = (&schema.Schema{Fields: shown}).Names()
 	}
 	clustered, err := snap.clusteringColumns()
 	if err != nil {
@@ -197,6 +205,22 @@ func statsColumns(m *Metadata) (int, []string) {
 	default:
 		return n, nil
 	}
+}
+
+// countLeaves counts the columns that can have statistics, those in structs one by
+// one.
+func countLeaves(fields []schema.Field) int {
+	n := 0
+	for i := range fields {
+		switch t := &fields[i].Type; t.Kind {
+		case schema.Struct:
+			n += countLeaves(t.Fields)
+		case schema.Array, schema.Map, schema.Void:
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // splitList splits names at commas that are not in backquotes.

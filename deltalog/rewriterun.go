@@ -27,6 +27,8 @@ type rewriteOptions struct {
 	cut int64
 	// clusterBy sorts rows.
 	clusterBy []string
+	// uncommitted says that the files are not in the table.
+	uncommitted bool
 	// hide has rows to leave out besides those of the files' vectors, by path.
 	hide map[string]*roaring64.Bitmap
 }
@@ -39,7 +41,10 @@ func (t *Table) rewriteFiles(ctx context.Context, s *Snapshot, files []*File, o 
 	if err != nil {
 		return nil, err
 	}
-	w := &rewriter{t: t, ctx: ctx, s: s, r: r, o: o, partition: partition}
+	w := &rewriter{t: t, ctx: ctx, r: r, o: o, partition: partition}
+	if w.s, w.keepIDs, err = s.withRowIDs(); err != nil {
+		return nil, err
+	}
 	err = w.run(files)
 	if w.out != nil {
 		w.out.Abort()
@@ -58,7 +63,8 @@ func (r *rewriteRun) drop(t *Table) { t.deleteFiles(r.outputs) }
 type rewriter struct {
 	t         *Table
 	ctx       context.Context
-	s         *Snapshot
+	s         *Snapshot // with the hidden columns of ids if keepIDs
+	keepIDs   bool
 	r         *rewriteRun
 	o         rewriteOptions
 	partition map[string]*string
@@ -100,7 +106,10 @@ func (w *rewriter) copyFile(f *File, hidden *roaring64.Bitmap) error {
 	}
 	in := &fileReader{reader: r, f: f, hidden: hidden, constants: constants}
 	in.run(w.ctx, func(live Live, e error) bool {
-		if err = e; err == nil {
+		if err = e; err == nil && w.keepIDs {
+			live.Batch, err = keepRowIDs(live, f, w.o.uncommitted)
+		}
+		if err == nil {
 			err = w.take(live.Batch)
 		}
 		return err == nil
@@ -127,7 +136,11 @@ func (w *rewriter) take(b *datafile.Batch) error {
 func (w *rewriter) write(b *datafile.Batch) error {
 	if w.out == nil {
 		var err error
-		if w.out, err = w.t.NewFile(w.ctx, FileOptions{Schema: w.s.metadata.Schema, Partition: w.partition}); err != nil {
+		o := FileOptions{Schema: w.s.metadata.Schema, Partition: w.partition}
+		if w.keepIDs {
+			o.hidden, o.keepsIDs = 2, true
+		}
+		if w.out, err = w.t.NewFile(w.ctx, o); err != nil {
 			return err
 		}
 	}

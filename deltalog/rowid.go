@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/google/uuid"
 )
@@ -17,6 +18,9 @@ const (
 	// were moved, and the versions that wrote them.
 	propertyRowIDColumn     = "delta.rowTracking.materializedRowIdColumnName"
 	propertyRowCommitColumn = "delta.rowTracking.materializedRowCommitVersionColumnName"
+	// tagRowIDsKept says of a commit whether the rows that it moved or updated have
+	// their ids still.
+	tagRowIDsKept = "delta.rowTracking.preserved"
 )
 
 // rowIDMark is the configuration of rowIDDomain.
@@ -49,9 +53,11 @@ func (p *planned) planRowIDs(read *Snapshot, c *Commit, log *commitLog) error {
 		stay[f.Path] = f.tracking()
 	}
 	log.adds = slices.Clone(log.adds)
+	kept := true
 	for i, f := range log.adds {
 		ids, stays := stay[f.Path]
-		if !stays && c.Rearrange && p.metadata.enabled(PropertyRowTracking) {
+		kept = kept && (stays || f.tracking().keeps || len(c.Remove) == 0)
+		if !stays && !f.tracking().keeps && c.Rearrange && p.metadata.enabled(PropertyRowTracking) {
 			return fmt.Errorf("%w: feature %s: rows that move to another file would lose their ids", ErrUnsupported, FeatureRowTracking)
 		}
 		n := *f
@@ -69,6 +75,9 @@ func (p *planned) planRowIDs(read *Snapshot, c *Commit, log *commitLog) error {
 	}
 	if c.Rearrange {
 		log.rearranged = log.adds
+	}
+	if p.metadata.enabled(PropertyRowTracking) {
+		log.info.Tags = map[string]string{tagRowIDsKept: strconv.FormatBool(kept)}
 	}
 	if mark == was {
 		return nil

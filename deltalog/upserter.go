@@ -33,8 +33,7 @@ type UpserterOptions struct {
 	Columns  []string
 	// CopyOnWrite has files of which rows go written anew without them, for
 	// readers that do not know deletion vectors. What a batch costs then follows
-	// the files that it touches. Where the table has row tracking, taking some of
-	// a file's rows away is ErrUnsupported: the others would lose their ids.
+	// the files that it touches.
 	CopyOnWrite bool
 	// CacheBytes is the memory for blocks of the index. Zero means 8 MiB.
 	CacheBytes int64
@@ -68,6 +67,9 @@ const (
 // by an index on the local disk, which is a cache: it is built anew where it is
 // lost, and follows what other writers do.
 //
+// Where the table has row tracking, a row that is put in the place of another has
+// its id. Where rows have no key, all that are put are new.
+//
 // One Upsert at a time is under way. It is used by one goroutine.
 type Upserter struct {
 	t       *Table
@@ -75,6 +77,7 @@ type Upserter struct {
 	finder  *finder
 	index   *keyIndex
 	current *Upsert
+	plain   map[string]bool // see rowIDKeeper
 
 	// forget makes the index miss a commit, as a crash does. It is for tests.
 	forget bool

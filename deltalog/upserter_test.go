@@ -149,6 +149,10 @@ type world struct {
 	names []string
 	// partition has the partition columns; nil means none.
 	partition []string
+	// tracks says that rows have ids. renewed are the keys of rows that may get
+	// another one.
+	tracks  bool
+	renewed map[int64]bool
 	// meanwhile is done once, before the next commit of the table.
 	meanwhile func()
 }
@@ -191,6 +195,9 @@ func (w *world) feed(up *Upsert, p people) {
 		switch step := rapid.IntRange(0, 9).Draw(w.T, "step"); {
 		case step == 0:
 			w.must(up.Truncate(w.ctx))
+			for r := range p {
+				w.renewed[r.id] = true
+			}
 			clear(p)
 		case step <= 3:
 			w.takeAway(up, p)
@@ -209,6 +216,7 @@ func (w *world) feed(up *Upsert, p people) {
 func (w *world) takeAway(up *Upsert, p people) {
 	var rows []person
 	for _, r := range w.drawRows() {
+		w.renewed[r.id] = true
 		if !w.o.Multiset {
 			p.drop(r.id)
 		} else if !p.take(r) {
@@ -439,6 +447,9 @@ func (w *world) upsert() {
 		w.want, err = readPeople(head.Snapshot())
 		w.must(err)
 		w.checkRebased(seed, plan)
+		for r := range plan {
+			w.renewed[r.id] = true
+		}
 	}
 	if w.u.forget {
 		w.crash()
@@ -533,18 +544,27 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		if w.partition != nil && slices.Contains(append(o.Keys, o.Columns...), w.partition[0]) {
 			w.names = w.names[:3] // an empty one would be NULL
 		}
+		properties := latestProperties()
+		if w.tracks = rapid.IntRange(0, 2).Draw(t, "row tracking") == 0; w.tracks {
+			properties[PropertyRowTracking] = "true"
+		}
 		_, err := Create(w.ctx, w.st, CreateOptions{
-			Schema: idName(), PartitionColumns: w.partition, Properties: latestProperties(), Features: []string{FeatureDomainMetadata},
+			Schema: idName(), PartitionColumns: w.partition, Properties: properties, Features: []string{FeatureDomainMetadata},
 		})
 		w.must(err)
 		w.open()
 		defer func() { _ = w.u.Close() }()
 		for range rapid.IntRange(1, 12).Draw(t, "events") {
-			switch rapid.IntRange(0, 15).Draw(t, "event") {
+			ids := w.rowIDs()
+			w.renewed = map[int64]bool{}
+			event := rapid.IntRange(0, 15).Draw(t, "event")
+			switch event {
 			case 0:
 				w.othersUpsert()
 			case 1:
-				w.compact()
+				if !w.tracks { // others that do not keep ids are refused
+					w.compact()
+				}
 			case 2:
 				w.restore()
 			case 3:
@@ -568,9 +588,49 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 			default:
 				w.upsert()
 			}
+			w.checkRowIDs(ids, event)
 		}
 		w.check()
 	})
+}
+
+// rowIDs returns the rows by their ids, with the versions that they are of.
+func (w *world) rowIDs() map[int64]rowOfVersion {
+	if !w.tracks {
+		return nil
+	}
+	t, err := Open(w.ctx, w.st)
+	w.must(err)
+	ids, err := readRowIDs(t.Snapshot())
+	w.must(err)
+	return ids
+}
+
+// checkRowIDs makes sure that rows have the ids which they had before something
+// happened, and that rows which nobody changed are of the same version.
+func (w *world) checkRowIDs(before map[int64]rowOfVersion, event int) {
+	if !w.tracks {
+		return
+	}
+	after := w.rowIDs()
+	keys := map[int64]int64{}
+	for id, r := range after {
+		keys[r.id] = id
+	}
+	for id, was := range before {
+		is, there := after[id]
+		quiet := event == 1 || event >= 3 && event <= 6 || event == 9 || event == 10
+		if quiet && was != is {
+			w.Fatalf("row id %d is of %v after event %d, and was of %v", id, is, event, was)
+		}
+		now, kept := keys[was.id]
+		if w.o.Multiset || w.renewed[was.id] || !kept {
+			continue
+		}
+		if !there || is.id != was.id {
+			w.Fatalf("after event %d key %d has row id %d, and had %d", event, was.id, now, id)
+		}
+	}
 }
 
 func newUpserter(t *testing.T, st store.Store, o UpserterOptions) (*Table, *Upserter) {

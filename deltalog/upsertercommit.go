@@ -141,6 +141,11 @@ func (b *Upsert) plan(ctx context.Context, c CommitExtras) (*upsertPlan, error) 
 		}
 	}
 	for _, f := range b.files {
+		if f.lostIDs {
+			file := *f.file
+			file.rowTracking = nil
+			f.file = &file
+		}
 		switch dead := b.dead[f.id]; {
 		case dead == nil:
 			p.commit.Add = append(p.commit.Add, f.file)
@@ -340,7 +345,7 @@ func (b *Upsert) rebase(ctx context.Context, c CommitExtras, lost *Commit) error
 	if b.u.finder.multiset {
 		return b.retake(ctx)
 	}
-	return b.refind()
+	return b.refind(ctx)
 }
 
 // translate buries the rows that are to go where they are now.
@@ -360,15 +365,17 @@ func (b *Upsert) translate() {
 }
 
 // refind buries the rows of all keys that were fed.
-func (b *Upsert) refind() error {
+func (b *Upsert) refind(ctx context.Context) error {
 	r := b.batch.Reader()
+	var places []location // of the rows that were put
+	var found []replaced  // by those
 	for {
-		kind, name, _, ok, err := r.Next()
+		kind, name, value, ok, err := r.Next()
 		if err != nil {
 			return fmt.Errorf("read changes to the key index: %w", err)
 		}
 		if !ok {
-			return nil
+			break
 		}
 		if kind != pebble.InternalKeyKindSet && kind != pebble.InternalKeyKindDelete {
 			continue
@@ -377,13 +384,23 @@ func (b *Upsert) refind() error {
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if ok {
+			if at, ok = b.u.index.resolve(at); ok {
+				b.bury(at)
+			}
+		}
+		if b.ids == nil || kind != pebble.InternalKeyKindSet {
 			continue
 		}
-		if at, ok = b.u.index.resolve(at); ok {
-			b.bury(at)
+		put, err := parseLocation(value)
+		if err != nil {
+			return err
+		}
+		if places = append(places, put); ok {
+			found = append(found, replaced{at, len(places) - 1})
 		}
 	}
+	return b.checkIDs(ctx, places, found)
 }
 
 // own tells whether this upsert writes a file.

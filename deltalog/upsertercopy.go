@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"maps"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -16,17 +15,17 @@ func (b *Upsert) copyHoles(ctx context.Context, p *upsertPlan, holes []hole) err
 	var records []rewrite
 	for _, h := range holes {
 		s := b.reading() // files of this upsert are read in the columns that they have
-		if !b.own(h.id) && s.metadata.enabled(PropertyRowTracking) {
-			return fmt.Errorf("%w: feature %s without deletion vectors: rows that move would lose their ids", ErrUnsupported, FeatureRowTracking)
-		}
 		run, err := b.u.t.rewriteFiles(ctx, s, []*File{h.file}, rewriteOptions{
-			hide: map[string]*roaring64.Bitmap{h.file.Path: h.rows},
+			hide: map[string]*roaring64.Bitmap{h.file.Path: h.rows}, uncommitted: b.own(h.id),
 		})
 		if err != nil {
 			return err
 		}
 		p.runs = append(p.runs, run)
 		to := run.outputs[0]
+		if f := b.mine[h.id]; f != nil && f.lostIDs {
+			to.rowTracking = nil
+		}
 		id := b.u.index.newFile()
 		p.commit.Add = append(p.commit.Add, to)
 		p.changed[id] = &indexFile{Path: to.Path, Rows: to.Rows}

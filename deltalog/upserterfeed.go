@@ -41,7 +41,8 @@ type Upsert struct {
 	recent    []recentRows
 	held      int // bytes of recent
 	order     []int32
-	places    []location // of the rows of a batch that has many partitions
+	ids       *rowIDKeeper // nil where there are none to be kept
+	places    []location   // of the rows of a batch that has many partitions
 }
 
 // newFile is a data file that the upsert writes.
@@ -50,6 +51,9 @@ type newFile struct {
 	part *part
 	w    *FileWriter // nil once it is closed
 	file *File       // nil until then
+	ids  []int64     // of its rows, where these are kept
+	// lostIDs says that some row is to have the id of another, and has not.
+	lostIDs bool
 }
 
 // maxOpenFiles is how many files an upsert has open at once, each of which is of
@@ -111,6 +115,9 @@ func (b *Upsert) start(ctx context.Context) error {
 	}
 	if len(snap.metadata.PartitionColumns) > 0 {
 		b.parts = newSplitter(snap.metadata.PartitionColumns)
+	}
+	if err := b.keepIDs(); err != nil {
+		return err
 	}
 	b.batch = b.u.index.db.NewIndexedBatch()
 	b.dead, b.mine = map[uint32]*roaring64.Bitmap{}, map[uint32]*newFile{}
@@ -284,6 +291,13 @@ func (b *Upsert) Put(ctx context.Context, rows *datafile.Batch, keys [][]byte) e
 		if n == 0 {
 			return nil
 		}
+		if b.ids != nil {
+			ids, err := b.replacedIDs(ctx, keys)
+			if err != nil {
+				return err
+			}
+			rows = withColumn(rows, b.ids.column.Name, ids)
+		}
 		if b.parts != nil {
 			return b.putParts(ctx, rows, keys)
 		}
@@ -359,6 +373,16 @@ func (b *Upsert) write(ctx context.Context, p *part, rows *datafile.Batch) (*new
 	if err := f.w.Write(rows); err != nil {
 		return nil, 0, err
 	}
+	if b.ids != nil {
+		ids := rows.Cols[len(rows.Cols)-1]
+		for row, valid := range ids.Valid {
+			if valid {
+				f.ids = append(f.ids, ids.I64[row])
+			} else {
+				f.ids = append(f.ids, noRowID)
+			}
+		}
+	}
 	b.remember(rows, f.id, first)
 	if f.w.Bytes() >= b.u.o.FileBytes {
 		return f, uint32(first), b.closeFile(f)
@@ -430,7 +454,11 @@ func (b *Upsert) open(ctx context.Context, p *part) (*newFile, error) {
 	if err := b.makeRoom(); err != nil {
 		return nil, err
 	}
-	w, err := b.u.t.NewFile(ctx, FileOptions{Schema: b.schema, Partition: p.values})
+	o := FileOptions{Schema: b.schema, Partition: p.values, keepsIDs: b.u.finder.multiset || b.ids != nil}
+	if b.ids != nil {
+		o.Schema, o.hidden = withHidden(b.schema, b.ids.column), 1
+	}
+	w, err := b.u.t.NewFile(ctx, o)
 	if err != nil {
 		return nil, err
 	}

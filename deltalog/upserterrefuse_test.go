@@ -137,31 +137,6 @@ func TestAnUpsertIsAppliedOnce(t *testing.T) {
 	}
 }
 
-// TestCopiesDoNotChangeRowIDs takes rows of files that others share, and of files
-// that nobody shares.
-func TestCopiesDoNotChangeRowIDs(t *testing.T) {
-	memory := store.NewMemory()
-	table := tableWith(t, memory, map[string]string{PropertyRowTracking: "true"})
-	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}, CopyOnWrite: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = u.Close() }()
-	// Rows that come and go within an upsert have no ids yet, and files of which
-	// all rows go are not copied.
-	mustUpsert(t, u, []person{someone(1), someone(2), someone(3)}, 3)
-	mustUpsert(t, u, []person{someone(4)})
-	mustUpsert(t, u, nil, 4)
-	up := u.Begin()
-	if err := up.Delete(t.Context(), keysOf(2)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := up.Commit(t.Context(), CommitExtras{}); !errors.Is(err, ErrUnsupported) {
-		t.Fatalf("error is %v", err)
-	}
-	checkPeople(t, memory, people{someone(1): 1, someone(2): 1})
-}
-
 func TestUpsertsAreRefusedOnceThereIsAChangeDataFeed(t *testing.T) {
 	memory := store.NewMemory()
 	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})

@@ -142,7 +142,7 @@ func (w *rowWriter) part(p *partitionRows) error {
 		}
 		if out == nil {
 			var err error
-			if out, err = w.t.NewFile(w.ctx, FileOptions{Schema: w.snap.metadata.Schema, Partition: p.values}); err != nil {
+			if out, err = w.t.NewFile(w.ctx, FileOptions{Schema: w.snap.metadata.Schema, Partition: p.values, keepsIDs: true}); err != nil {
 				return err
 			}
 		}
