@@ -208,7 +208,7 @@ func (d *deletion) tell(ctx context.Context, c *Commit, f *File, hit *roaring64.
 		return err
 	}
 	defer out.Abort()
-	for b, err := range d.read.rowsIn(ctx, f, hit, true) {
+	for b, err := range d.read.pickRows(ctx, f, hit) {
 		if err != nil {
 			return err
 		}

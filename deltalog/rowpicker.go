@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
+
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -58,4 +61,48 @@ func (p *rowPicker) rows(ctx context.Context, places []int64) (*datafile.Batch, 
 		}
 	}
 	return out, nil
+}
+
+// pickBytes is about how many bytes of rows are picked at once.
+const pickBytes = 8 << 20
+
+// pickRows yields rows of a file, none of which is hidden, at places of a set that
+// is not empty: of few rows it reads their pages, of many the file. A batch is valid
+// until the next iteration.
+func (s *Snapshot) pickRows(ctx context.Context, f *File, set *roaring64.Bitmap) iter.Seq2[*datafile.Batch, error] {
+	if f.Rows <= 0 || set.GetCardinality() >= uint64(f.Rows)/pickShare {
+		return s.rowsIn(ctx, f, set, true)
+	}
+	return func(yield func(*datafile.Batch, error) bool) {
+		p, err := s.pick(ctx, f, s.metadata.Schema)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer p.close()
+		width := 4 * f.Size / f.Rows // files are smaller than their rows
+		for it := set.Iterator(); it.HasNext(); {
+			places := make([]int64, 0, min(pickRows, max(1, pickBytes/max(1, width))))
+			for it.HasNext() && len(places) < cap(places) {
+				places = append(places, int64(it.Next()))
+			}
+			b, err := p.rows(ctx, places)
+			if !yield(b, err) || err != nil {
+				return
+			}
+			width = max(width, int64(b.SizeBytes())/int64(len(places)))
+		}
+	}
+}
+
+// pickShare is the share of a file's rows, as one of so many, from which on the
+// file is read from end to end.
+const pickShare = 4
+
+func textColumn(texts []string) *datafile.Column {
+	c := datafile.NewColumn(schema.Type{Kind: schema.String})
+	for _, text := range texts {
+		c.AppendString(text)
+	}
+	return c
 }

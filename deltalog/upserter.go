@@ -70,6 +70,10 @@ const (
 // Where the table has row tracking, a row that is put in the place of another has
 // its id. Where rows have no key, all that are put are new.
 //
+// Where it has a change data feed, a commit that takes rows away lists the changed
+// rows, of which those that were put in the place of others are updates; to tell
+// them it reads the rows that go, and again those that were put.
+//
 // One Upsert at a time is under way. It is used by one goroutine.
 type Upserter struct {
 	t       *Table
@@ -85,10 +89,8 @@ type Upserter struct {
 
 // OpenUpserter opens the index in dir, which is made where it is not and which
 // nobody else may use, and brings it to the newest version that t knows. It reads
-// the keys of what is not in it. Tables with a change data
-// feed, and files without numRecords, are ErrUnsupported, as is an Upsert once
-// a table has become one of them; a table in which a key is there twice is
-// ErrDuplicateKey.
+// the keys of what is not in it. Files without numRecords are ErrUnsupported; a
+// table in which a key is there twice is ErrDuplicateKey.
 func OpenUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) (*Upserter, error) {
 	u, err := openUpserter(ctx, t, dir, o)
 	if err != nil {
@@ -119,7 +121,7 @@ func openUpserter(ctx context.Context, t *Table, dir string, o UpserterOptions) 
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}
-	f, err := newFinder(t.Snapshot(), o)
+	f, err := newFinder(o)
 	if err != nil {
 		return nil, err
 	}
@@ -164,27 +166,15 @@ type finder struct {
 	value    []byte
 }
 
-func newFinder(s *Snapshot, o UpserterOptions) (*finder, error) {
+func newFinder(o UpserterOptions) (*finder, error) {
 	f := &finder{multiset: o.Multiset, columns: o.Keys, hash: o.hash}
 	if o.Multiset {
 		f.columns = o.Columns
-	}
-	if err := s.metadata.checkUpsert(); err != nil {
-		return nil, err
 	}
 	if len(f.columns) == 0 {
 		return nil, fmt.Errorf("%w: no columns to find rows by", ErrInvalid)
 	}
 	return f, nil
-}
-
-// checkUpsert returns ErrUnsupported where upserts cannot keep what a table
-// promises.
-func (m *Metadata) checkUpsert() error {
-	if m.enabled(PropertyChangeDataFeed) {
-		return fmt.Errorf("%w: upserts into tables with a change data feed", ErrUnsupported)
-	}
-	return nil
 }
 
 // describe says what rows are found by, in full.

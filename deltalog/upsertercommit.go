@@ -102,6 +102,7 @@ func (p *upsertPlan) drop(t *Table) {
 		r.drop(t)
 	}
 	t.deleteVectors(p.commit.Add)
+	t.deleteFiles(p.commit.ChangeData)
 }
 
 // hole is a file of which rows go.
@@ -156,14 +157,21 @@ func (b *Upsert) plan(ctx context.Context, c CommitExtras) (*upsertPlan, error) 
 			holes = append(holes, hole{f.id, f.file, dead.Clone()})
 		}
 	}
-	if b.u.o.CopyOnWrite {
-		err := b.copyHoles(ctx, p, holes)
-		if err != nil {
-			p.drop(b.u.t)
-		}
-		return p, err
+	var err error
+	if b.tellsChanges(p) {
+		p.commit.ChangeData, err = b.writeChanges(ctx)
 	}
-	return p, b.hideHoles(ctx, p, holes)
+	switch {
+	case err != nil:
+	case b.u.o.CopyOnWrite:
+		err = b.copyHoles(ctx, p, holes)
+	default:
+		err = b.hideHoles(ctx, p, holes)
+	}
+	if err != nil {
+		p.drop(b.u.t)
+	}
+	return p, err
 }
 
 // hideHoles gives files vectors.

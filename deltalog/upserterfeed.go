@@ -81,17 +81,9 @@ func (b *Upsert) start(ctx context.Context) error {
 		return fmt.Errorf("%w: no, another one is under way", ErrSpent)
 	}
 	snap := b.u.t.Snapshot()
-	if err := snap.metadata.checkUpsert(); err != nil {
-		return err
-	}
 	found, err := b.u.finder.describe(snap.metadata.Schema)
 	if err != nil {
 		return err
-	}
-	if b.metadata != nil {
-		if err := b.metadata.checkUpsert(); err != nil {
-			return err
-		}
 	}
 	if b.metadata != nil && !b.truncated {
 		if err := b.u.finder.checkEncoding(snap.metadata.Schema, b.metadata.Schema); err != nil {

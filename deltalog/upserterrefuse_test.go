@@ -136,26 +136,3 @@ func TestAnUpsertIsAppliedOnce(t *testing.T) {
 		t.Errorf("the table has version %d", s.Version())
 	}
 }
-
-func TestUpsertsAreRefusedOnceThereIsAChangeDataFeed(t *testing.T) {
-	memory := store.NewMemory()
-	table, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
-	mustUpsert(t, u, []person{someone(1), someone(2)})
-	m := table.Snapshot().Metadata().Clone()
-	m.Configuration[PropertyChangeDataFeed] = "true"
-	evolving := u.Begin()
-	if err := evolving.Evolve(table.Snapshot().Protocol().For(m), m); err != nil {
-		t.Fatal(err)
-	}
-	if err := evolving.Delete(t.Context(), keysOf(1)); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("an upsert that sets the property: error is %v", err)
-	}
-	evolving.Abort()
-	if _, err := table.SetProperties(t.Context(), map[string]string{PropertyChangeDataFeed: "true"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.Begin().Delete(t.Context(), keysOf(1)); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("error is %v", err)
-	}
-	checkPeople(t, memory, people{someone(1): 1, someone(2): 1})
-}
