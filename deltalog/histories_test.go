@@ -70,6 +70,7 @@ type history struct {
 	dir     string
 	local   store.Store
 	writers [2]*historian
+	upserts UpserterOptions // of both
 	rows    map[int64][]cell
 	next    int64 // an id that was never there
 	past    map[Version]rowsum.Sum
@@ -103,7 +104,18 @@ func newHistory(t *testing.T, seed uint64) *history {
 	if h.r.IntN(2) == 0 {
 		delete(properties, PropertyInCommitTimestamps)
 	}
-	if _, err := Create(t.Context(), h.local, CreateOptions{Schema: s, Properties: properties}); err != nil {
+	for _, property := range []string{PropertyChangeDataFeed, PropertyRowTracking} {
+		if h.r.IntN(3) == 0 {
+			properties[property] = "true"
+		}
+	}
+	var partition []string
+	if h.r.IntN(3) == 0 {
+		partition = []string{s.Fields[1].Name}
+	}
+	h.upserts = UpserterOptions{Keys: []string{"id"}, CopyOnWrite: h.r.IntN(4) == 0}
+	t.Logf("properties %v, partitioned by %q, copy on write %v", properties, partition, h.upserts.CopyOnWrite)
+	if _, err := Create(t.Context(), h.local, CreateOptions{Schema: s, PartitionColumns: partition, Properties: properties}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range h.writers {
@@ -135,7 +147,7 @@ func (h *history) start(w *historian) {
 	if w.table, err = Open(h.t.Context(), w.faulty); err != nil {
 		h.t.Fatal(err)
 	}
-	if w.upsert, err = OpenUpserter(h.t.Context(), w.table, w.index, UpserterOptions{Keys: []string{"id"}}); err != nil {
+	if w.upsert, err = OpenUpserter(h.t.Context(), w.table, w.index, h.upserts); err != nil {
 		h.t.Fatal(err)
 	}
 }
