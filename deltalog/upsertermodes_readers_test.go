@@ -52,7 +52,7 @@ for r in changes.select(["_commit_version", "_change_type", "id", "name"]).to_py
     print(r["_commit_version"], r["_change_type"], r["id"], r["name"])
 `
 
-func TestOtherReadersSeeUpsertsOfEveryMode(t *testing.T) {
+func TestOthersReadUpsertsOfEveryMode(t *testing.T) {
 	o := otherReaders(t)
 	python, err := local.Python(t.Context())
 	if err != nil && !errors.Is(err, local.ErrNoPython) {
@@ -84,6 +84,20 @@ func TestOtherReadersSeeUpsertsOfEveryMode(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			if spark := o.readers["spark"]; spark != nil && mode.properties[PropertyRowTracking] != "" {
+				want, err := readRowIDs(table.Snapshot())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var ids []string
+				for id, r := range want {
+					ids = append(ids, fmt.Sprintf(`{"id":%d,"name":%q,"rowId":%d,"version":%d}`, r.id, r.name, id, r.version))
+				}
+				got := sparkSelects(t, spark, dir, "id, name, _metadata.row_id AS rowId, _metadata.row_commit_version AS version FROM {T}")
+				if d := differences(got, ids); d != "" {
+					t.Errorf("spark reads other row ids: %s", d)
+				}
+			}
 			if mode.properties[PropertyChangeDataFeed] == "" {
 				return
 			}
@@ -95,6 +109,15 @@ func TestOtherReadersSeeUpsertsOfEveryMode(t *testing.T) {
 				for row := range b.Rows() {
 					want = append(want, fmt.Sprintf("%d %s %d %s", b.Column(ColumnCommitVersion).I64[row],
 						b.Column(ColumnChangeType).At(row), b.Column("id").I64[row], b.Column("name").At(row)))
+				}
+			}
+			if spark := o.readers["spark"]; spark != nil {
+				got := sparkSelects(t, spark, dir, "concat_ws(' ', _commit_version, _change_type, id, name) AS line FROM table_changes_by_path('"+dir+"', 2)")
+				for i, line := range got {
+					got[i] = strings.TrimSuffix(strings.TrimPrefix(line, `{"line":"`), `"}`)
+				}
+				if d := differences(got, want); d != "" {
+					t.Errorf("spark reads other changes: %s", d)
 				}
 			}
 			out, err := exec.CommandContext(t.Context(), python, script, dir, "2").CombinedOutput()
@@ -180,4 +203,22 @@ func upsertOfMode(t *testing.T, dir string, partition []string, properties map[s
 	if n := countLive(mustFsck(t, st, FsckOptions{})); n > 0 {
 		t.Errorf("fsck finds %d faults", n)
 	}
+}
+
+// sparkSelects returns the rows that a query of Spark finds.
+func sparkSelects(t *testing.T, spark *program, dir, query string) []string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "selected")
+	if got := spark.ask(question{SQL: "CREATE TABLE delta.`" + out + "` USING delta AS SELECT " + query, Path: dir}); got.Error != "" {
+		t.Fatal(got.Error)
+	}
+	st, err := store.NewLocal(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := readLines(t.Context(), mustOpen(t, st).Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
