@@ -32,7 +32,8 @@
 // nothing and reads nothing.
 //
 // An [Upserter] replaces and takes away single rows at a cost that follows the
-// changes. [Table.Maintain] keeps a table fast to read while others write to it:
+// changes, within partitions and across them. Rows keep their ids, and the change
+// data feed tells updates from rows that come and go. [Table.Maintain] keeps a table fast to read while others write to it:
 // it compacts, writes checkpoints and deletes what is no longer needed, when that
 // is due. [Fsck] tells what is wrong with a table.
 //
