@@ -80,7 +80,7 @@ func TestACommitOnAFullDiskIsRefusedAtOnce(t *testing.T) {
 // TestWhatWasWrittenForACommitThatWasNotIsDeleted has the disk be full for
 // commits alone.
 func TestWhatWasWrittenForACommitThatWasNotIsDeleted(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	full := false
 	st := &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
 		if at, ok := parseLogName(name); full && ok && at.commit && op == storetest.PutIfAbsent {

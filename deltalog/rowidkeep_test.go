@@ -9,7 +9,6 @@ import (
 	"github.com/millrace-io/millrace/deltalog/datafile"
 	"github.com/millrace-io/millrace/deltalog/schema"
 	"github.com/millrace-io/millrace/deltalog/store"
-	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 // rowOfVersion is a row, and the version that wrote it.
@@ -70,7 +69,7 @@ func checkRowIDs(t *testing.T, st store.Store, kept string, want map[int64]rowOf
 func TestRowsThatMoveOrAreUpdatedKeepTheirIDs(t *testing.T) {
 	for _, o := range []UpserterOptions{{Keys: []string{"id"}}, {Keys: []string{"id"}, CopyOnWrite: true}} {
 		t.Run(fmt.Sprint("copy on write ", o.CopyOnWrite), func(t *testing.T) {
-			memory := storetest.NewMemory()
+			memory := store.NewMemory()
 			properties := map[string]string{PropertyRowTracking: "true"}
 			if !o.CopyOnWrite {
 				properties[PropertyDeletionVectors] = "true"
@@ -134,7 +133,7 @@ func mustRowIDs(t *testing.T, st store.Store) map[int64]rowOfVersion {
 // TestRowsWithoutTheirIDsAreTold has another writer insert the row that an upsert
 // takes for new.
 func TestRowsWithoutTheirIDsAreTold(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	table := tableWith(t, memory, map[string]string{PropertyRowTracking: "true", PropertyDeletionVectors: "true"})
 	u, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/millrace-io/millrace/deltalog/store"
 	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
@@ -41,7 +42,7 @@ func TestUpsertsThatDieAtAnyStepLeaveAWholeTable(t *testing.T) {
 // dieAt has a writer die at a step, and tells whether it came to its end before.
 func dieAt(t *testing.T, o UpserterOptions, last int) (survived bool) {
 	t.Helper()
-	memory, disk := storetest.NewMemory(), vfs.NewCrashableMem()
+	memory, disk := store.NewMemory(), vfs.NewCrashableMem()
 	_, err := Create(t.Context(), memory, CreateOptions{Schema: idName(), PartitionColumns: []string{"name"}, Properties: map[string]string{
 		PropertyDeletionVectors: "true", PropertyRowTracking: "true", PropertyChangeDataFeed: "true",
 	}})
@@ -102,7 +103,7 @@ func dieAt(t *testing.T, o UpserterOptions, last int) (survived bool) {
 
 // checkSurvivors checks a table, which holds one of these states, its changes, and
 // the index that a writer left.
-func checkSurvivors(t *testing.T, memory *storetest.Memory, o UpserterOptions, states []people) {
+func checkSurvivors(t *testing.T, memory *store.Memory, o UpserterOptions, states []people) {
 	t.Helper()
 	table := mustOpen(t, memory)
 	got, err := readPeople(table.Snapshot())

@@ -30,7 +30,7 @@ func partitionedUpserter(t *testing.T, st store.Store, o UpserterOptions) *Upser
 }
 
 func TestRowsMoveToAnotherPartition(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	counting, ops := counted(st)
 	u := partitionedUpserter(t, counting, UpserterOptions{Keys: []string{"id"}})
 	mustUpsert(t, u, []person{{1, "a b"}, {2, "a b"}, {3, "c/d"}, {4, ""}, {5, "a b"}, {6, "c/d"}})
@@ -67,7 +67,7 @@ func TestRowsMoveToAnotherPartition(t *testing.T) {
 // TestManyPartitionsAreWrittenWithFewFilesOpen has far more partitions in one
 // upsert than files may be open.
 func TestManyPartitionsAreWrittenWithFewFilesOpen(t *testing.T) {
-	st := storetest.NewMemory()
+	st := store.NewMemory()
 	u := partitionedUpserter(t, st, UpserterOptions{Keys: []string{"id"}, RecentBytes: 1})
 	want := people{}
 	up := u.Begin()
@@ -98,7 +98,7 @@ func TestManyPartitionsAreWrittenWithFewFilesOpen(t *testing.T) {
 }
 
 func TestKeysThatTheLogCannotTellApartAreRefused(t *testing.T) {
-	u := partitionedUpserter(t, storetest.NewMemory(), UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
+	u := partitionedUpserter(t, store.NewMemory(), UpserterOptions{Multiset: true, Columns: []string{"id", "name"}})
 	err := u.Begin().Put(t.Context(), batchOf(person{1, ""}), nil)
 	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "partition column name") {
 		t.Fatalf("error is %v", err)
