@@ -104,9 +104,19 @@ func newHistory(t *testing.T, seed uint64) *history {
 	if h.r.IntN(2) == 0 {
 		delete(properties, PropertyInCommitTimestamps)
 	}
-	for _, property := range []string{PropertyChangeDataFeed, PropertyRowTracking} {
-		if h.r.IntN(3) == 0 {
-			properties[property] = "true"
+	for _, p := range []struct {
+		key    string
+		values []string // empty means that it is not set
+	}{
+		{PropertyChangeDataFeed, []string{"", "", "true"}},
+		{PropertyRowTracking, []string{"", "", "true"}},
+		{PropertyColumnMapping, []string{"", "", "name", "id"}},
+		{PropertyCheckpointPolicy, []string{"", "", "v2"}},
+		{propertyStatsAsStruct, []string{"", "true"}},
+		{propertyStatsAsJSON, []string{"", "false"}},
+	} {
+		if v := p.values[h.r.IntN(len(p.values))]; v != "" {
+			properties[p.key] = v
 		}
 	}
 	var partition []string
@@ -433,12 +443,14 @@ func (h *history) remember() {
 // end.
 func (h *history) readByOthers(o *others, end bool) {
 	h.t.Helper()
-	want := h.lines(h.rows)
+	want := expected{rows: h.lines(h.rows)}
+	table, err := Open(h.t.Context(), h.local)
+	h.must(err)
 	for _, name := range o.names() {
 		if !end && (name == "spark" || name == "kernel") {
 			continue
 		}
-		if err := o.read(name, h.dir, want, nil); err != nil {
+		if err := o.see(name, h.dir, table.Snapshot().Protocol(), want); err != nil {
 			h.t.Errorf("after %s: %v", h.did, err)
 		}
 	}

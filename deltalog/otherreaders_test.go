@@ -3,7 +3,7 @@ package deltalog
 import (
 	"bufio"
 	"bytes"
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace-io/millrace/deploy/local"
 )
@@ -37,7 +38,12 @@ type question struct {
 	Reader  string   `json:"reader,omitempty"`
 	Path    string   `json:"path"`
 	Version *Version `json:"version,omitempty"`
+	Time    string   `json:"time,omitempty"`
+	Where   []equals `json:"where,omitempty"`
+	Changes bool     `json:"changes,omitempty"`
+	RowIDs  bool     `json:"row_ids,omitempty"`
 	Lines   bool     `json:"lines,omitempty"`
+	Canon   string   `json:"canon,omitempty"`
 	Do      string   `json:"do,omitempty"`
 	IDs     []int64  `json:"ids,omitempty"`
 	Name    string   `json:"name,omitempty"`
@@ -180,41 +186,195 @@ func otherReaders(t *testing.T) *others {
 // names lists the readers.
 func (o *others) names() []string { return slices.Sorted(maps.Keys(o.readers)) }
 
-// read has one of them read the newest version of a table, and tells how that
-// differs from what it should be. Refusals hold what the error of a reader has to
-// say that does not take the table.
-func (o *others) read(name, path string, want []string, refusals map[string]string) error {
-	p := o.readers[name]
-	got := p.ask(question{Reader: name, Path: path})
-	if word, ok := refusals[name]; ok {
-		if !strings.Contains(got.Error, word) {
-			return fmt.Errorf("%s was to refuse the table for %s: %d rows, error %q", name, word, got.Rows, got.Error)
+// limits are the features that readers say they do not know: what their error
+// says of a table that has one. Those that are not here read every feature that
+// this package writes.
+var limits = map[string]map[string]string{
+	"delta-rs": {
+		FeatureTypeWidening: "TypeWidening",
+	},
+	"polars": {
+		FeatureColumnMapping: "columnMapping",
+		FeatureV2Checkpoint:  "v2Checkpoint",
+		FeatureTypeWidening:  "typeWidening",
+	},
+}
+
+// What some readers can be asked for alone. Of a time, delta-rs and Polars find a
+// wrong version of a table with in-commit timestamps: they go by the times of files.
+var (
+	versionReaders = []string{"delta-rs", "polars", "kernel", "spark"}
+	timeReaders    = []string{"kernel", "spark"}
+	feedReaders    = []string{"delta-rs", "spark"}
+	rowIDReaders   = []string{"kernel", "spark"}
+)
+
+// expected is what readers have to see of a table.
+type expected struct {
+	rows    []string // lines of the newest version
+	where   []equals // conditions: they find the rows that meet them
+	past    []moment // older versions
+	changes []string // lines of the change data feed; nil means it is not read
+	rowIDs  []string // lines with ids of rows; nil means they are not read
+	exceptions
+}
+
+// exceptions are what readers do not make of a table that its features are not
+// the reason of.
+type exceptions struct {
+	// refuses is what the error of a reader says, which takes no such table.
+	refuses map[string]string
+	// refusesChanges is the same for the change data feed alone.
+	refusesChanges map[string]string
+	// nulls are columns in which a reader is known to see NULL wrongly.
+	nulls map[string][]string
+	// wrong are readers that are known to read other rows. One that comes to read
+	// the right ones fails the test, so that it is held to them from then on.
+	wrong []string
+}
+
+// moment is what a table held at a version, and then at a time unless that is zero.
+type moment struct {
+	version Version
+	time    time.Time
+	rows    []string
+}
+
+// equals is a condition: a column of longs or strings has a value.
+type equals struct {
+	Column string `json:"column"`
+	Value  any    `json:"value"`
+}
+
+// of returns the lines that meet the condition.
+func (e equals) of(lines []string) []string {
+	var met []string
+	for _, line := range lines {
+		if v := lineValues(line)[e.Column]; v != nil && fmt.Sprint(v) == fmt.Sprint(e.Value) {
+			met = append(met, line)
+		}
+	}
+	return met
+}
+
+// lineValues are the values of a row by column.
+func lineValues(line string) map[string]any {
+	d := json.NewDecoder(strings.NewReader(line))
+	d.UseNumber()
+	values := map[string]any{}
+	if err := d.Decode(&values); err != nil {
+		panic(err)
+	}
+	return values
+}
+
+// lineWith is a row with other values in some columns.
+func lineWith(line string, set map[string]any) string {
+	values := lineValues(line)
+	maps.Copy(values, set)
+	return jsonText(values)
+}
+
+// see has a reader read a table in every way that is expected of it.
+func (o *others) see(name, path string, p *Protocol, e expected) error {
+	refuses := e.refuses[name]
+	for _, feature := range p.ReaderFeatures {
+		refuses = cmp.Or(limits[name][feature], refuses)
+	}
+	switch {
+	case refuses != "":
+		return o.refuse(name, question{Path: path}, refuses)
+	case slices.Contains(e.wrong, name):
+		if o.compare(name, question{Path: path}, e.rows) == nil {
+			return fmt.Errorf("%s reads the right rows: it is no exception any more", name)
 		}
 		return nil
 	}
-	sum := lineSum(want)
-	switch {
-	case got.Error != "":
-		return fmt.Errorf("%s cannot read it: %s", name, got.Error)
-	case got.Rows == sum.Rows && got.Checksum == sum.String():
-		return nil
+	rows := slices.Clone(e.rows)
+	if len(e.nulls[name]) > 0 {
+		null := map[string]any{}
+		for _, column := range e.nulls[name] {
+			null[column] = nil
+		}
+		for i := range rows {
+			rows[i] = lineWith(rows[i], null)
+		}
 	}
-	again := p.ask(question{Reader: name, Path: path, Lines: true})
-	return fmt.Errorf("%s reads checksum %s, want %s: %s", name, got.Checksum, sum, differences(again.Lines, want))
+	errs := []error{o.compare(name, question{Path: path}, rows)}
+	var met []string
+	var where []equals
+	for _, w := range e.where {
+		if !slices.Contains(e.nulls[name], w.Column) {
+			where, met = append(where, w), append(met, w.of(rows)...)
+		}
+	}
+	if where != nil {
+		errs = append(errs, o.compare(name, question{Path: path, Where: where}, met))
+	}
+	for _, m := range e.past {
+		if slices.Contains(versionReaders, name) {
+			errs = append(errs, o.compare(name, question{Path: path, Version: &m.version}, m.rows))
+		}
+		if slices.Contains(timeReaders, name) && !m.time.IsZero() {
+			errs = append(errs, o.compare(name, question{Path: path, Time: m.time.UTC().Format(time.RFC3339)}, m.rows))
+		}
+	}
+	if e.changes != nil && slices.Contains(feedReaders, name) {
+		if word := e.refusesChanges[name]; word != "" {
+			errs = append(errs, o.refuse(name, question{Path: path, Changes: true}, word))
+		} else {
+			errs = append(errs, o.compare(name, question{Path: path, Changes: true}, e.changes))
+		}
+	}
+	if e.rowIDs != nil && slices.Contains(rowIDReaders, name) {
+		errs = append(errs, o.compare(name, question{Path: path, RowIDs: true}, e.rowIDs))
+	}
+	return errors.Join(errs...)
 }
 
-// check has deltalog and all readers read the newest version of a table.
-func (o *others) check(ctx context.Context, t *testing.T, table *Table, path string, want []string, refusals map[string]string) {
+// refuse asks a reader and tells unless it answers with an error that says a word.
+func (o *others) refuse(name string, q question, word string) error {
+	q.Reader = name
+	if got := o.readers[name].ask(q); !strings.Contains(got.Error, word) {
+		return fmt.Errorf("%s was to refuse the table for %s: %d rows, error %q", name, word, got.Rows, got.Error)
+	}
+	return nil
+}
+
+// compare asks a reader and tells how its rows differ from those wanted.
+func (o *others) compare(name string, q question, want []string) error {
+	p := o.readers[name]
+	q.Reader = name
+	got := p.ask(q)
+	sum := lineSum(want)
+	if got.Error == "" && got.Rows == sum.Rows && got.Checksum == sum.String() {
+		return nil
+	}
+	asked, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	if got.Error != "" {
+		return fmt.Errorf("%s cannot answer %s: %s", name, asked, got.Error)
+	}
+	q.Lines = true
+	again := p.ask(q)
+	return fmt.Errorf("%s answers %s with checksum %s, want %s: %s", name, asked, got.Checksum, sum, differences(again.Lines, want))
+}
+
+// check has deltalog and all readers read a table.
+func (o *others) check(t *testing.T, table *Table, path string, e expected) {
 	t.Helper()
-	got, err := readLines(ctx, mustOpen(t, table.Store()).Snapshot())
+	s := mustOpen(t, table.Store()).Snapshot()
+	got, err := readLines(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := differences(got, want); d != "" {
+	if d := differences(got, e.rows); d != "" {
 		t.Fatalf("deltalog reads %s", d)
 	}
 	for _, name := range o.names() {
-		if err := o.read(name, path, want, refusals); err != nil {
+		if err := o.see(name, path, s.Protocol(), e); err != nil {
 			t.Error(err)
 		}
 	}

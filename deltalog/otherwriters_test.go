@@ -156,7 +156,7 @@ func TestForeignWritersBesideUpserts(t *testing.T) {
 	close(s.turns)
 	wg.Wait()
 	t.Logf("%d of 12 writes amid upserts were refused", refused)
-	o.check(t.Context(), t, s.table, s.dir, s.lines(), nil)
+	o.check(t, s.table, s.dir, expected{rows: s.lines()})
 }
 
 // TestForeignWritersRefuseWhatTheyDoNotKnow holds delta-rs to leaving a table alone
@@ -181,7 +181,7 @@ func TestForeignWritersRefuseWhatTheyDoNotKnow(t *testing.T) {
 	if now, err := s.table.Refresh(t.Context()); err != nil || now.Version() != before {
 		t.Errorf("version %d, want %d: %v", now.Version(), before, err)
 	}
-	o.check(t.Context(), t, s.table, s.dir, s.lines(), nil)
+	o.check(t, s.table, s.dir, expected{rows: s.lines()})
 }
 
 // TestForeignWritesOfSparkBesideUpserts has Spark insert, merge, delete and
@@ -238,5 +238,5 @@ func TestForeignWritesOfSparkBesideUpserts(t *testing.T) {
 	close(s.turns)
 	wg.Wait()
 	t.Logf("%d of 4 statements amid upserts were refused", refused)
-	o.check(t.Context(), t, s.table, s.dir, s.lines(), nil)
+	o.check(t, s.table, s.dir, expected{rows: s.lines()})
 }

@@ -2,6 +2,7 @@ package deltalog
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -22,9 +23,9 @@ func partitionText(c *datafile.Column, row int) (*string, error) {
 	case schema.Byte, schema.Short, schema.Integer, schema.Long:
 		s = strconv.FormatInt(c.I64[row], 10)
 	case schema.Float:
-		s = strconv.FormatFloat(c.F64[row], 'g', -1, 32)
+		s = floatText(c.F64[row], 32)
 	case schema.Double:
-		s = strconv.FormatFloat(c.F64[row], 'g', -1, 64)
+		s = floatText(c.F64[row], 64)
 	case schema.Decimal:
 		hi, lo := c.Decimal128(row)
 		s = string(datafile.AppendDecimal(nil, hi, lo, t.Scale))
@@ -48,4 +49,16 @@ func partitionText(c *datafile.Column, row int) (*string, error) {
 func momentText(micros int64, clock string) string {
 	date := datafile.AppendDate(nil, floorDiv(micros, 86_400_000_000))
 	return string(time.UnixMicro(micros).UTC().AppendFormat(date, clock))
+}
+
+// floatText prints a number with the fewest digits that tell it apart, and those
+// beyond all numbers by the names that Java knows them by, too.
+func floatText(v float64, bits int) string {
+	switch {
+	case math.IsInf(v, 1):
+		return "Infinity"
+	case math.IsInf(v, -1):
+		return "-Infinity"
+	}
+	return strconv.FormatFloat(v, 'g', -1, bits)
 }

@@ -3,6 +3,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.delta.kernel.Scan;
+import io.delta.kernel.ScanBuilder;
 import io.delta.kernel.Snapshot;
 import io.delta.kernel.SnapshotBuilder;
 import io.delta.kernel.TableManager;
@@ -14,6 +15,9 @@ import io.delta.kernel.data.Row;
 import io.delta.kernel.defaults.engine.DefaultEngine;
 import io.delta.kernel.engine.Engine;
 import io.delta.kernel.engine.FileReadResult;
+import io.delta.kernel.expressions.Column;
+import io.delta.kernel.expressions.Literal;
+import io.delta.kernel.expressions.Predicate;
 import io.delta.kernel.internal.InternalScanFileUtils;
 import io.delta.kernel.internal.data.ScanStateRow;
 import io.delta.kernel.types.*;
@@ -26,12 +30,13 @@ import java.math.BigDecimal;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
+import java.time.Instant;
 import java.util.*;
 import org.apache.hadoop.conf.Configuration;
 
 /**
- * Reads tables with Delta Kernel. It answers each line of JSON on standard input,
- * {"path": "/a/table", "version": 7}, as serve.py does.
+ * Reads tables with Delta Kernel. It answers the requests of serve.py, but for those
+ * of the change data feed.
  */
 public class Kernel {
   static final ObjectMapper JSON = new ObjectMapper();
@@ -58,14 +63,53 @@ public class Kernel {
     if (request.hasNonNull("version")) {
       builder = builder.atVersion(request.get("version").asLong());
     }
+    if (request.hasNonNull("time")) {
+      builder = builder.atTimestamp(Instant.parse(request.get("time").asText()).toEpochMilli(), builder.build(engine));
+    }
     Snapshot snapshot = builder.build(engine);
-    Scan scan = snapshot.getScanBuilder().build();
-    Row state = scan.getScanState(engine);
     StructType columns = snapshot.getSchema(); // batches have physical names inside of structs
-    StructType physical = ScanStateRow.getPhysicalDataReadSchema(state);
-    MessageDigest sha = MessageDigest.getInstance("SHA-256");
-    long rows = 0, sum = 0;
+    if (request.path("row_ids").asBoolean()) {
+      columns = columns.addMetadataColumn("_row_id", MetadataColumnSpec.ROW_ID)
+          .addMetadataColumn("_row_commit_version", MetadataColumnSpec.ROW_COMMIT_VERSION);
+    }
     List<String> lines = new ArrayList<>();
+    if (request.has("where")) {
+      for (JsonNode w : request.get("where")) {
+        scan(engine, snapshot, columns, w, lines);
+      }
+    } else {
+      scan(engine, snapshot, columns, null, lines);
+    }
+    MessageDigest sha = MessageDigest.getInstance("SHA-256");
+    long sum = 0;
+    for (String line : lines) {
+      sum += ByteBuffer.wrap(sha.digest(line.getBytes(StandardCharsets.UTF_8))).getLong();
+    }
+    answer.put("rows", lines.size()).put("checksum", String.format("%016x", sum));
+    if (request.path("lines").asBoolean()) {
+      Collections.sort(lines);
+      ArrayNode all = answer.putArray("lines");
+      lines.forEach(all::add);
+    }
+  }
+
+  /** Adds the rows that meet a condition, or all rows if that is null. */
+  static void scan(Engine engine, Snapshot snapshot, StructType columns, JsonNode where, List<String> lines) throws Exception {
+    ScanBuilder scans = snapshot.getScanBuilder().withReadSchema(columns);
+    int column = -1; // of the condition, and what it has to hold
+    Object wanted = null;
+    if (where != null) {
+      JsonNode value = where.get("value");
+      String name = where.get("column").asText();
+      column = columns.indexOf(name);
+      wanted = value.isTextual() ? value.asText() : (Object) value.asLong();
+      Literal literal = value.isTextual() ? Literal.ofString(value.asText())
+          : columns.at(column).getDataType() instanceof IntegerType ? Literal.ofInt(value.asInt()) : Literal.ofLong(value.asLong());
+      scans = scans.withFilter(new Predicate("=", new Column(name), literal));
+    }
+    Scan scan = scans.build();
+    Row state = scan.getScanState(engine);
+    StructType physical = ScanStateRow.getPhysicalDataReadSchema(state);
     try (CloseableIterator<FilteredColumnarBatch> files = scan.getScanFiles(engine)) {
       while (files.hasNext()) {
         try (CloseableIterator<Row> each = files.next().getRows()) {
@@ -83,22 +127,16 @@ public class Kernel {
                   if (selection.isPresent() && (selection.get().isNullAt(i) || !selection.get().getBoolean(i))) {
                     continue;
                   }
-                  String row = row(batch, i, columns);
-                  rows++;
-                  sum += ByteBuffer.wrap(sha.digest(row.getBytes(StandardCharsets.UTF_8))).getLong();
-                  lines.add(row);
+                  if (wanted != null && !wanted.equals(value(batch.getColumnVector(column), i))) {
+                    continue; // what Kernel filters is files
+                  }
+                  lines.add(row(batch, i, columns));
                 }
               }
             }
           }
         }
       }
-    }
-    answer.put("rows", rows).put("checksum", String.format("%016x", sum));
-    if (request.path("lines").asBoolean()) {
-      Collections.sort(lines);
-      ArrayNode all = answer.putArray("lines");
-      lines.forEach(all::add);
     }
   }
 
@@ -109,6 +147,16 @@ public class Kernel {
       public FileStatus next() { return it.next(); }
       public void close() {}
     };
+  }
+
+  static Object value(ColumnVector v, int i) {
+    if (v.isNullAt(i)) {
+      return null;
+    }
+    if (v.getDataType() instanceof StringType) {
+      return v.getString(i);
+    }
+    return v.getDataType() instanceof IntegerType ? (Object) (long) v.getInt(i) : (Object) v.getLong(i);
   }
 
   // Names sort by their bytes.

@@ -1,15 +1,28 @@
 """Reads tables as others do. It answers each line of JSON on standard input:
 
-    {"reader": "delta-rs", "path": "/a/table", "version": 7}    version may be missing
+    {"reader": "delta-rs", "path": "/a/table"}
 
 with {"rows": N, "checksum": "16 hex digits"}, as package rowsum defines it, or
-{"error": "..."}. With "lines": true the answer has the rows themselves as well.
-{"do": "append", "path": ..., "ids": [...]}, "optimize", "delete", "vacuum" and
-"merge" have delta-rs write. It answers {} or {"error": "..."}.
+{"error": "..."}. A request may have besides:
+
+    "version": 7                               that version
+    "time": "2001-02-03T04:05:06Z"             the version of that time
+    "where": [{"column": "id", "value": 5}]    for each of the conditions, the rows that meet it
+    "changes": true                            the change data feed from version 0, without times
+    "row_ids": true                            columns _row_id and _row_commit_version too
+    "lines": true                              in the answer, "lines": the rows themselves
+    "canon": "/a/canon.py"                     the checksum of its checksum(table) instead
+
+Not every reader has all of these. The reader "parquet" reads all Parquet files below
+the path. {"do": "append", "path": ..., "ids": [...]},
+"optimize", "delete", "vacuum" and "merge" have delta-rs write. It answers {} or
+{"error": "..."}.
 """
 
+import glob
 import json
 import os
+import runpy
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -18,34 +31,69 @@ import duckdb
 import duckdb_ext
 import polars
 import pyarrow as pa
+import pyarrow.parquet as pq
 import rowsum
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 
-def delta_rs(path, version):
-    t = DeltaTable(path, version=version)
-    return pa.table(QueryBuilder().register("t", t).execute("select * from t").read_all())
+def sql(r, table):
+    """A query of columns and literals that delta-rs and DuckDB both take."""
+
+    def literal(v):
+        return "'%s'" % v.replace("'", "''") if isinstance(v, str) else str(v)
+
+    text = "select * from " + table
+    if "where" not in r:
+        return text
+    return " union all ".join('%s where "%s" = %s' % (text, w["column"].replace('"', '""'), literal(w["value"])) for w in r["where"])
 
 
-def in_duckdb(path, version):
+def delta_rs(r):
+    t = DeltaTable(r["path"], version=r.get("version"))
+    if r.get("changes"):
+        return pa.table(t.load_cdf(starting_version=0).read_all()).drop_columns("_commit_timestamp")
+    return pa.table(QueryBuilder().register("t", t).execute(sql(r, "t")).read_all())
+
+
+def in_duckdb(r):
     with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as con:
         duckdb_ext.init(con)
         con.execute("load delta")
         con.execute("set timezone = 'UTC'")
-        at = "" if version is None else ", version => %d" % version
-        got = con.execute("select * from delta_scan('%s'%s)" % (path.replace("'", "''"), at)).arrow()
+        got = con.execute(sql(r, "delta_scan('%s')" % r["path"].replace("'", "''"))).arrow()
         return got.read_all() if hasattr(got, "read_all") else got
 
 
-def in_polars(path, version):
-    return polars.scan_delta(path, version=version).collect().to_arrow()
+def in_polars(r):
+    rows = polars.scan_delta(r["path"], version=r.get("version"))
+    if "where" in r:
+        rows = polars.concat(rows.filter(polars.col(w["column"]) == w["value"]) for w in r["where"])
+    return rows.collect().to_arrow()
 
 
-READERS = {"delta-rs": delta_rs, "duckdb": in_duckdb, "polars": in_polars}
+def parquet(r):
+    files = glob.glob(os.path.join(glob.escape(r["path"]), "**", "*.parquet"), recursive=True)
+    return pa.concat_tables([pq.ParquetFile(f).read() for f in files])
+
+
+READERS = {"delta-rs": delta_rs, "duckdb": in_duckdb, "polars": in_polars, "parquet": parquet}
+LACKS = {
+    "delta-rs": {"time", "row_ids"},
+    "duckdb": {"version", "time", "changes", "row_ids"},
+    "polars": {"time", "changes", "row_ids"},
+    "parquet": {"version", "time", "changes", "row_ids", "where"},
+}
 
 
 def read(r):
-    lines = list(rowsum.arrow_lines(READERS[r["reader"]](r["path"], r.get("version"))))
+    lacks = LACKS[r["reader"]].intersection(r)
+    if lacks:
+        raise NotImplementedError("%s is not asked for %s" % (r["reader"], ", ".join(sorted(lacks))))
+    rows = READERS[r["reader"]](r)
+    if "canon" in r:
+        n, s = runpy.run_path(r["canon"])["checksum"](rows)
+        return {"rows": n, "checksum": s}
+    lines = list(rowsum.arrow_lines(rows))
     s = rowsum.checksum(lines)
     answer = {"rows": s.rows, "checksum": str(s)}
     if r.get("lines"):

@@ -4,6 +4,7 @@ It answers the requests of serve.py for the reader "spark", and {"sql": "..."},
 in which T in braces stands for the table at "path"; it answers that with {}.
 """
 
+import functools
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ time.tzset()
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import rowsum  # noqa: E402
-from pyspark.sql import SparkSession  # noqa: E402
+from pyspark.sql import SparkSession, functions  # noqa: E402
 
 
 def session(jars):
@@ -44,9 +45,22 @@ def answer(spark, r):
         spark.sql(r["sql"].replace("{T}", "delta.`%s`" % r["path"])).collect()
         return {}
     reader = spark.read.format("delta")
-    if r.get("version") is not None:
+    if "version" in r:
         reader = reader.option("versionAsOf", r["version"])
-    lines = list(rowsum.spark_lines(reader.load(r["path"])))
+    if "time" in r:
+        reader = reader.option("timestampAsOf", r["time"])
+    if r.get("changes"):
+        reader = reader.option("readChangeFeed", "true").option("startingVersion", 0)
+    rows = reader.load(r["path"])
+    if r.get("changes"):
+        rows = rows.drop("_commit_timestamp")
+    if "where" in r:
+        names = ["`%s`" % w["column"].replace("`", "``") for w in r["where"]]
+        some = [rows.filter(functions.col(name) == functions.lit(w["value"])) for name, w in zip(names, r["where"])]
+        rows = functools.reduce(lambda a, b: a.unionAll(b), some)
+    if r.get("row_ids"):
+        rows = rows.selectExpr("*", "_metadata.row_id AS _row_id", "_metadata.row_commit_version AS _row_commit_version")
+    lines = list(rowsum.spark_lines(rows))
     s = rowsum.checksum(lines)
     got = {"rows": s.rows, "checksum": str(s)}
     if r.get("lines"):
