@@ -24,7 +24,7 @@ func TestChecksumIsWhatAnotherProgramMakesOfWhatOthersRead(t *testing.T) {
 	if _, err := os.Stat(canon); err != nil {
 		t.Skip("needs ../shared/local/canon.py beside the module")
 	}
-	p, err := startPython(t)
+	p, err := serve(t, "delta-rs", startPython)
 	if errors.Is(err, local.ErrNoPython) && !*conformance {
 		t.Skip(err)
 	}

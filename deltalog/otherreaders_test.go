@@ -2,7 +2,6 @@ package deltalog
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,11 +57,40 @@ type reply struct {
 	Error    string
 }
 
-// startProgram starts a program that ends with the test.
+// programs are those that were started. They serve all tests, and end with this
+// process, which their standard input comes from.
+var programs = struct {
+	sync.Mutex
+	started map[string]*program
+}{started: map[string]*program{}}
+
+// serve returns a program for a test: the one that runs already, or the one that
+// start starts.
+func serve(t *testing.T, name string, start func(*testing.T) (*program, error)) (*program, error) {
+	programs.Lock()
+	defer programs.Unlock()
+	p := programs.started[name]
+	if p == nil {
+		var err error
+		if p, err = start(t); err != nil {
+			return nil, err
+		}
+		programs.started[name] = p
+	}
+	mine := *p
+	mine.t = t
+	return &mine, nil
+}
+
+// startProgram starts a program and waits until it is ready.
 func startProgram(t *testing.T, name string, args ...string) (*program, error) {
 	cmd := exec.Command(name, args...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	said, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = said.Close() }()
+	cmd.Stderr = said
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -73,11 +102,7 @@ func startProgram(t *testing.T, name string, args ...string) (*program, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	p := &program{t: t, in: in, out: bufio.NewReader(out)}
+	p := &program{in: in, out: bufio.NewReader(out)}
 	var ready struct{ Versions map[string]string }
 	line, err := p.out.ReadBytes('\n')
 	if err == nil {
@@ -85,7 +110,8 @@ func startProgram(t *testing.T, name string, args ...string) (*program, error) {
 	}
 	if err != nil {
 		_, _ = in.Close(), cmd.Wait()
-		return nil, fmt.Errorf("%s did not start: %w\n%s", filepath.Base(name), err, said.String())
+		text, _ := os.ReadFile(said.Name())
+		return nil, fmt.Errorf("%s did not start: %w\n%s", filepath.Base(name), err, text)
 	}
 	p.versions = ready.Versions
 	return p, nil
@@ -130,18 +156,13 @@ func startSpark(t *testing.T) (*program, error) {
 	return startProgram(t, spark.Python, filepath.Join("testdata", "readers", "spark.py"), strings.Join(spark.Jars, ","))
 }
 
-// startKernel compiles and starts Delta Kernel.
+// startKernel has Java compile and run Delta Kernel's program.
 func startKernel(t *testing.T) (*program, error) {
 	spark, err := local.FindSpark(t.Context())
 	if err != nil {
 		return nil, err
 	}
-	classes := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "javac", "-cp", spark.Classpath, "-d", classes, filepath.Join("testdata", "readers", "Kernel.java"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("compile Kernel.java: %w\n%s", err, out)
-	}
-	return startProgram(t, "java", "-Xmx1g", "-cp", spark.Classpath+string(os.PathListSeparator)+classes, "Kernel")
+	return startProgram(t, "java", "-Xmx1g", "-cp", spark.Classpath, filepath.Join("testdata", "readers", "Kernel.java"))
 }
 
 // others are the readers that a test has.
@@ -167,7 +188,7 @@ func otherReaders(t *testing.T) *others {
 		if of.optional && !*conformance {
 			continue
 		}
-		p, err := of.start(t)
+		p, err := serve(t, of.names[0], of.start)
 		if errors.Is(err, local.ErrNoPython) && !*conformance {
 			t.Skip(err)
 		}

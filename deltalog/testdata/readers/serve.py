@@ -15,8 +15,8 @@ with {"rows": N, "checksum": "16 hex digits"}, as package rowsum defines it, or
 
 Not every reader has all of these. The reader "parquet" reads all Parquet files below
 the path. {"do": "append", "path": ..., "ids": [...]},
-"optimize", "delete", "vacuum" and "merge" have delta-rs write. It answers {} or
-{"error": "..."}.
+"optimize", "delete", "checkpoint", "vacuum" and "merge" have delta-rs write. It answers
+{}, or for "vacuum" {"rows": N}, the files that it deleted, or {"error": "..."}.
 """
 
 import glob
@@ -116,7 +116,7 @@ def write(r):
     elif what == "merge":
         t.merge(rows, "t.id = s.id", source_alias="s", target_alias="t").when_matched_update_all().when_not_matched_insert_all().execute()
     elif what == "vacuum":
-        t.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+        return {"rows": len(t.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False))}
     elif what == "checkpoint":
         t.create_checkpoint()
     else:
