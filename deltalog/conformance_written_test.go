@@ -1,7 +1,6 @@
 package deltalog
 
 import (
-	"maps"
 	"math/big"
 	"math/rand/v2"
 	"slices"
@@ -281,11 +280,4 @@ func widened(v cell, from, to *schema.Type) cell {
 		return all
 	}
 	return v
-}
-
-// some draws ids of rows that are there.
-func (w *written) some(n int) []int64 {
-	ids := slices.Sorted(maps.Keys(w.rows))
-	w.rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
-	return ids[:min(n, len(ids))]
 }

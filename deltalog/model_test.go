@@ -382,13 +382,3 @@ func TestTwoWaysToWriteARowAgree(t *testing.T) {
 		}
 	}
 }
-
-// decodeLine reads a row back, keeping numbers as they are written.
-func decodeLine(t *testing.T, line string, v any) {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(line))
-	d.UseNumber()
-	if err := d.Decode(v); err != nil {
-		t.Fatal(err)
-	}
-}
