@@ -701,7 +701,11 @@ func (w *world) checkRowIDs(before map[int64]rowOfVersion, event int) {
 
 func newUpserter(t *testing.T, st store.Store, o UpserterOptions) (*Table, *Upserter) {
 	t.Helper()
-	table := newTestTable(t, st)
+	return newUpserterOf(t, newTestTable(t, st), o)
+}
+
+func newUpserterOf(t *testing.T, table *Table, o UpserterOptions) (*Table, *Upserter) {
+	t.Helper()
 	u, err := OpenUpserter(t.Context(), table, t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -773,6 +777,39 @@ func TestTwoRowsOfOneKeyAreRefused(t *testing.T) {
 	}
 	if _, err := OpenUpserter(t.Context(), table, t.TempDir(), UpserterOptions{Keys: []string{"id"}}); !errors.Is(err, ErrDuplicateKey) {
 		t.Fatalf("error is %v", err)
+	}
+}
+
+// TestAnUpsertThatFindsNothingLooksAtWhatOthersCommitted has rows come from
+// another writer that this one has not seen, and deletes them.
+func TestAnUpsertThatFindsNothingLooksAtWhatOthersCommitted(t *testing.T) {
+	memory := store.NewMemory()
+	_, u := newUpserter(t, memory, UpserterOptions{Keys: []string{"id"}})
+	if _, err := mustOpen(t, memory).Append(t.Context(), batchOf(person{1, "a"}, person{2, "b"})); err != nil {
+		t.Fatal(err)
+	}
+	up := u.Begin()
+	if err := up.Put(t.Context(), batchOf(person{3, "c"}), keysOf(3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Delete(t.Context(), keysOf(1, 3)); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := up.Commit(t.Context(), CommitExtras{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readPeople(snap); err != nil || len(got) != 1 {
+		t.Errorf("the table has %v, want 2 alone: %v", got, err)
+	}
+	st, ops := counted(memory)
+	_, u = newUpserterOf(t, mustOpen(t, st), UpserterOptions{Keys: []string{"id"}})
+	clear(ops)
+	if _, err := u.Begin().Commit(t.Context(), CommitExtras{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(ops) != 1 || ops[storetest.Get] != 1 {
+		t.Errorf("an upsert without changes took operations %v, want one Get", ops)
 	}
 }
 

@@ -36,7 +36,8 @@ type CommitExtras struct {
 // metadata, took rows away that were to be taken here, or where the changes to
 // the index, or the rows that were taken, were too many for memory.
 //
-// An upsert without changes is committed all the same if c sets anything.
+// An upsert without changes is committed all the same if c sets anything. One
+// that finds nothing to change looks for what others committed meanwhile first.
 func (b *Upsert) Commit(ctx context.Context, c CommitExtras) (*Snapshot, error) {
 	if err := b.start(ctx); err != nil {
 		return nil, fmt.Errorf("commit upsert: %w", err)
@@ -62,9 +63,19 @@ func (b *Upsert) commit(ctx context.Context, c CommitExtras) (*Snapshot, error) 
 			return nil, err
 		}
 		if p.idle() {
-			snap := b.snap
-			b.Abort()
-			return snap, nil
+			// There is no race to lose: whether others won one is looked up.
+			snap, err := b.u.t.Refresh(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if snap.version == b.snap.version {
+				b.Abort()
+				return snap, nil
+			}
+			if err := b.rebase(ctx, c, &p.commit); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		snap, won, err := b.u.t.Commit(ctx, &p.commit)
 		if err != nil {
