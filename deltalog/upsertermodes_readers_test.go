@@ -75,12 +75,8 @@ func TestOthersReadUpsertsOfEveryMode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var refusals map[string]string
-			if mode.properties[PropertyColumnMapping] != "" {
-				refusals = map[string]string{"polars": "columnMapping"}
-			}
 			for _, name := range o.names() {
-				if err := o.read(name, dir, lines, refusals); err != nil {
+				if err := o.see(name, dir, table.Snapshot().Protocol(), expected{rows: lines}); err != nil {
 					t.Error(err)
 				}
 			}
