@@ -26,6 +26,12 @@ var (
 	ErrCredentials = errors.New("no valid credentials")
 	// ErrRegion says that the bucket is in another region.
 	ErrRegion = errors.New("wrong region")
+	// ErrDenied says that the credentials lack a permission; it wraps
+	// [store.ErrPermission].
+	ErrDenied = fmt.Errorf("%w", store.ErrPermission)
+	// ErrUnavailable says that the store gave no answer, or told to come again
+	// later, as often as it was asked.
+	ErrUnavailable = errors.New("the store is not available")
 	// ErrDoubt says that a name is taken, perhaps by this very write: an
 	// earlier attempt at it got no answer.
 	ErrDoubt = errors.New("the name is taken, perhaps by an attempt of ours that got no answer")
@@ -132,7 +138,7 @@ func (s *Store) explain(act string, err error) error {
 		"XAdminUserNotFound": // versitygw's
 		return fmt.Errorf("%w: the store does not take them (%s): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile", ErrCredentials, code)
 	case "AccessDenied", "AllAccessDisabled", "Forbidden":
-		return fmt.Errorf("%w: the credentials need %s here, and s3:ListBucket on bucket %s", store.ErrPermission, permissions[act], s.name)
+		return fmt.Errorf("%w: the credentials need %s here, and s3:ListBucket on bucket %s", ErrDenied, permissions[act], s.name)
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
 		return s.elsewhere(err)
 	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch":
@@ -142,16 +148,18 @@ func (s *Store) explain(act string, err error) error {
 	case errors.Is(err, ErrCredentials):
 		return fmt.Errorf("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: %w", innermost(err))
 	case status == http.StatusForbidden:
-		return fmt.Errorf("%w: the credentials need %s here: %w", store.ErrPermission, permissions[act], innermost(err))
+		return fmt.Errorf("%w: the credentials need %s here: %w", ErrDenied, permissions[act], innermost(err))
 	case status == http.StatusMovedPermanently:
 		return s.elsewhere(err)
 	case isCertificate(err):
-		return fmt.Errorf("the endpoint's certificate is not trusted: name its authority in AWS_CA_BUNDLE: %w", innermost(err))
+		return fmt.Errorf("%w: the endpoint's certificate is not trusted: name its authority in AWS_CA_BUNDLE: %w", ErrUnavailable, innermost(err))
+	case errors.Is(err, context.Canceled) || judge(err) == final:
+		return err
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		return fmt.Errorf("no answer from the store: check the endpoint and the network: %w", e)
+		return fmt.Errorf("%w: no answer: check the endpoint and the network: %w", ErrUnavailable, e)
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // elsewhere says in which region the bucket is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,6 +58,9 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{404, "NoSuchKey", store.ErrNotExist, nil},
 		{404, "NoSuchBucket", ErrNoBucket, []string{"create bucket lake"}},
 		{403, "AccessDenied", store.ErrPermission, []string{"s3:GetObject"}},
+		{403, "AccessDenied", ErrDenied, nil},
+		{503, "SlowDown", ErrUnavailable, nil},
+		{500, "InternalError", ErrUnavailable, nil},
 		{403, "InvalidAccessKeyId", ErrCredentials, []string{"AWS_ACCESS_KEY_ID"}},
 		{403, "SignatureDoesNotMatch", ErrCredentials, []string{"AWS_SECRET_ACCESS_KEY"}},
 		{400, "ExpiredToken", ErrCredentials, nil},
@@ -126,6 +130,29 @@ func TestAMissingCredentialIsSaidAtOnce(t *testing.T) {
 	}
 }
 
+func TestAStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := "http://" + silent.Addr().String()
+	if err := silent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, Options{Bucket: "lake", Region: "us-east-1", Endpoint: endpoint, Credentials: StaticKeys("A", "B"), HTTPClient: newWire(t)})
+	s.pause = 1
+	_, err = s.Get(t.Context(), "x")
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got error %v", err)
+	}
+	oneSentence(t, err, "s3://lake/x", endpoint)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Get(ctx, "x"); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
 func TestCertificatesAreVerified(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -134,6 +161,9 @@ func TestCertificatesAreVerified(t *testing.T) {
 	noConfiguration(t)
 	o := Options{Bucket: "lake", Region: "us-east-1", Endpoint: server.URL, Credentials: awscredentials.NewStaticCredentialsProvider("A", "B", "")}
 	_, err := mustOpen(t, o).Get(t.Context(), "x")
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got error %v", err)
+	}
 	oneSentence(t, err, "certificate", "AWS_CA_BUNDLE")
 }
 

@@ -40,6 +40,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	awscredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 
@@ -91,6 +92,11 @@ type Options struct {
 	// NoProbe trusts the store to honour conditions. It is for writers who may
 	// not delete, on a store that was probed before.
 	NoProbe bool
+}
+
+// StaticKeys returns credentials that are one access key and its secret.
+func StaticKeys(access, secret string) aws.CredentialsProvider {
+	return awscredentials.NewStaticCredentialsProvider(access, secret, "")
 }
 
 // The smallest part that S3 takes, and its most parts of an object.
