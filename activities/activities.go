@@ -56,7 +56,7 @@ type Activities struct {
 	reading chan struct{}
 
 	mu    sync.Mutex
-	lakes map[string]*lake.Lake
+	lakes map[lakeKey]*lake.Lake
 }
 
 // New returns the activities of one worker. It connects to nothing yet.
@@ -75,7 +75,7 @@ func New(cfg Config) (*Activities, error) {
 		cfg: cfg, budget: budget, metrics: newMetrics(cfg.Registry, budget), kafka: kafka,
 		lanes:   lanes{running: map[string]*lane{}},
 		reading: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		lakes:   map[string]*lake.Lake{},
+		lakes:   map[lakeKey]*lake.Lake{},
 	}, nil
 }
 
@@ -89,22 +89,46 @@ func Close(a *Activities) error {
 	return err
 }
 
-// lake returns the lake of a database, opening it once.
+// lake returns the lake of a database, opening it once. Keys that have changed
+// where they are referred to make it another.
 func (a *Activities) lake(ctx context.Context, db *fleet.Database) (*lake.Lake, error) {
-	key := db.Lake + "\x00" + db.Name
+	cfg := lake.Config{
+		Root: db.Lake, Database: db.Name, IndexDir: filepath.Join(a.cfg.DataDir, "index", db.Name), Log: a.cfg.Log,
+	}
+	if db.Bucket != nil {
+		var err error
+		if cfg.Bucket, err = bucket(db.Bucket); err != nil {
+			return nil, err
+		}
+	}
+	key := lakeKey{cfg.Root, cfg.Database, cfg.Bucket}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if l := a.lakes[key]; l != nil {
 		return l, nil
 	}
-	l, err := lake.Open(ctx, lake.Config{
-		Root: db.Lake, Database: db.Name, IndexDir: filepath.Join(a.cfg.DataDir, "index", db.Name), Log: a.cfg.Log,
-	})
+	l, err := lake.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	a.lakes[key] = l
 	return l, nil
+}
+
+// lakeKey is what one lake differs from another by.
+type lakeKey struct {
+	root, database string
+	bucket         lake.Bucket
+}
+
+// bucket resolves what a fleet file says of a bucket.
+func bucket(b *fleet.Bucket) (out lake.Bucket, err error) {
+	out = lake.Bucket{Endpoint: b.Endpoint, Region: b.Region, Addressing: b.Addressing, KMSKey: b.KMSKey}
+	if out.AccessKey, err = b.AccessKey.Resolve(); err != nil {
+		return out, err
+	}
+	out.SecretKey, err = b.SecretKey.Resolve()
+	return out, err
 }
 
 // temporary makes a folder for one step. The caller removes it.

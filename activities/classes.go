@@ -16,6 +16,8 @@ import (
 	"github.com/millrace-io/millrace/activities/internal/topic"
 	"github.com/millrace-io/millrace/deltalog"
 	"github.com/millrace-io/millrace/deltalog/datafile"
+	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/s3"
 )
 
 var (
@@ -99,6 +101,13 @@ var classes = []class{
 	{deltalog.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away"},
 	{datafile.ErrCorrupt, "LAKE_CORRUPT", park, false, "restore the file, or move the table's folder away"},
 	{deltalog.ErrUnsupported, "LAKE_UNSUPPORTED", park, false, "others changed the table: undo that, or move its folder away"},
+	{s3.ErrUnavailable, "LAKE_UNREACHABLE", retry, true, "check that the store runs and that the worker can reach it"},
+	{s3.ErrCredentials, "LAKE_AUTH", park, true, "correct the keys that lake: refers to, or AWS's own settings, where the worker runs, and restart the worker"},
+	{s3.ErrNoBucket, "LAKE_CONFIG", park, true, "create the bucket, or correct lake: in the fleet file and apply it"},
+	{store.ErrUnconditional, "LAKE_CONFIG", park, true, "name a store that honours If-None-Match under lake: in the fleet file\nmillrace apply {db}"},
+	{s3.ErrRegion, "LAKE_CONFIG", park, true, "correct lake: in the fleet file\nmillrace apply {db}"},
+	{lake.ErrConfig, "LAKE_CONFIG", park, true, "correct lake: in the fleet file\nmillrace apply {db}"},
+	{s3.ErrDenied, "LAKE_UNWRITABLE", park, true, "grant the worker's credentials what is missing"},
 	{lake.ErrUnwritable, "LAKE_UNWRITABLE", park, true, "give the worker's user the right to write below lake:"},
 	{lake.ErrCopyGone, "COPY_REPLACED", anew, false, ""},
 	{lake.ErrCopyIncomplete, "COPY_REPLACED", anew, false, ""},

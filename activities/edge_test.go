@@ -23,6 +23,7 @@ import (
 	"github.com/millrace-io/millrace/activities/internal/lake/pgtype"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
 	"github.com/millrace-io/millrace/activities/internal/topic"
+	"github.com/millrace-io/millrace/deltalog/store/s3"
 )
 
 func TestAnErrorIsClassifiedHoweverItIsWrapped(t *testing.T) {
@@ -55,6 +56,9 @@ func TestWhatSomebodyHasToMendSaysHow(t *testing.T) {
 func TestAMorePreciseClassDecidesBeforeAWiderOne(t *testing.T) {
 	for want, err := range map[Code]error{
 		"DISK_FULL":          fmt.Errorf("open lake: %w: %w", lake.ErrUnwritable, syscall.ENOSPC),
+		"LAKE_UNREACHABLE":   fmt.Errorf("probe: %w: %w", lake.ErrUnwritable, s3.ErrUnavailable),
+		"LAKE_AUTH":          fmt.Errorf("probe: %w: %w", lake.ErrUnwritable, s3.ErrCredentials),
+		"LAKE_CONFIG":        fmt.Errorf("probe: %w: %w", lake.ErrUnwritable, s3.ErrNoBucket),
 		"LAKE_UNWRITABLE":    fmt.Errorf("open lake: %w: %w", lake.ErrUnwritable, syscall.EACCES),
 		"KAFKA_GAP":          &topic.Gap{OID: 1},
 		CodeInternal:         errors.New("something else"),

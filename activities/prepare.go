@@ -55,7 +55,11 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	if err := ensure(ctx, a.topic(db)); err != nil {
 		return out, err
 	}
-	if _, err := a.lake(ctx, db); err != nil {
+	l, err := a.lake(ctx, db)
+	if err != nil {
+		return out, err
+	}
+	if err := l.Probe(ctx); err != nil {
 		return out, err
 	}
 	system, err := sql.System(ctx)

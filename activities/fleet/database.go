@@ -41,6 +41,8 @@ type Database struct {
 	HeartbeatTimeout time.Duration `json:"heartbeat_timeout"`
 	// Lake is the file's lake, without a trailing slash.
 	Lake string `json:"lake"`
+	// Bucket is that of the file; nil for a lake in a folder.
+	Bucket *Bucket `json:"bucket,omitempty"`
 	// Topic says how the database's topic is called and made.
 	Topic Topic `json:"topic"`
 	// AllowInsecure is that of the file.

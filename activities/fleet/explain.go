@@ -222,6 +222,13 @@ func (d *Database) Changes(next *Database) []Change {
 	note("url", d.URL, next.URL)
 	note("password", d.Password, next.Password)
 	note("lake", d.Lake, next.Lake)
+	was, is := d.bucket(), next.bucket()
+	note("lake.endpoint", was.Endpoint, is.Endpoint)
+	note("lake.region", was.Region, is.Region)
+	note("lake.addressing", was.Addressing, is.Addressing)
+	note("lake.kms_key", was.KMSKey, is.KMSKey)
+	note("lake.access_key", was.AccessKey, is.AccessKey)
+	note("lake.secret_key", was.SecretKey, is.SecretKey)
 	note("topic", d.Topic.Name, next.Topic.Name)
 	note("kafka.partitions", d.Topic.Partitions, next.Topic.Partitions)
 	note("kafka.replication", d.Topic.Replication, next.Topic.Replication)
@@ -233,6 +240,14 @@ func (d *Database) Changes(next *Database) []Change {
 		note(w.key, w.value, next.whole()[i].value)
 	}
 	return changes
+}
+
+// bucket returns what the file says of the lake's bucket.
+func (d *Database) bucket() Bucket {
+	if d.Bucket == nil {
+		return Bucket{}
+	}
+	return *d.Bucket
 }
 
 // ParseTable splits schema.table, with double quotes as in SQL.

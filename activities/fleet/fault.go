@@ -88,8 +88,8 @@ func (fs Faults) sorted() Faults {
 const masked = "***"
 
 var (
-	secretKey   = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|api[_-]?key`)
-	secretLine  = regexp.MustCompile(`(?i)[\w-]*(?:pass|pwd|secret|token|credential|api[_-]?key)[\w-]*["']?\s*[:=]\s*`)
+	secretKey   = regexp.MustCompile(`(?i)pass|pwd|secret|token|credential|(?:api|access)[_-]?key`)
+	secretLine  = regexp.MustCompile(`(?i)[\w-]*(?:pass|pwd|secret|token|credential|(?:api|access)[_-]?key)[\w-]*["']?\s*[:=]\s*`)
 	credentials = regexp.MustCompile(`://[^/\s:]*:[^@\s]*@|\w:[^/\s]+@`)
 )
 

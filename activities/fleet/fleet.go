@@ -42,10 +42,13 @@ type File struct {
 	Temporal Temporal `json:"temporal"`
 	Kafka    Kafka    `json:"kafka"`
 	// AllowInsecure permits connections without TLS and a single replica. Every
-	// address in the file is loopback then.
+	// address in the file is loopback then, but for an endpoint with https.
 	AllowInsecure bool `json:"allow_insecure"`
 	// Lake is the URI below which all tables lie, without a trailing slash.
 	Lake string `json:"lake"`
+	// Bucket says how a lake in a bucket is reached; nil where AWS's own settings
+	// say so, and for folders.
+	Bucket *Bucket `json:"bucket,omitempty"`
 	// Databases are the databases in the order of the file.
 	Databases []Database `json:"databases"`
 }
@@ -82,6 +85,22 @@ type Kafka struct {
 	MinInSync int `json:"min_insync"`
 	// TLS is nil for connections in plain text.
 	TLS *TLS `json:"tls,omitempty"`
+}
+
+// Bucket says how a bucket is reached and written. What is empty is as AWS's own
+// settings in the worker's environment have it.
+type Bucket struct {
+	// Endpoint is the address of the service, as in https://host:port.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Region is the bucket's.
+	Region string `json:"region,omitempty"`
+	// Addressing is where requests name the bucket: path or virtual.
+	Addressing string `json:"addressing,omitempty"`
+	// KMSKey encrypts new objects with this key of AWS KMS.
+	KMSKey string `json:"kms_key,omitempty"`
+	// AccessKey and SecretKey are references; both are given or none.
+	AccessKey Secret `json:"access_key,omitempty"`
+	SecretKey Secret `json:"secret_key,omitempty"`
 }
 
 // Load reads and validates the file at path. Faults in its contents are

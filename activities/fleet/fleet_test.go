@@ -86,6 +86,10 @@ const canary = "hunter2canary"
 func TestFaultsNeverRepeatASecret(t *testing.T) {
 	for _, text := range []string{
 		"databases: {s: {password: CANARY}}",
+		"lake: {uri: s3://b, secret_key: CANARY}",
+		"lake:\n  access_key: CANARY\n  secret_key: env:A",
+		"lake: {endpoint: 'https://u:CANARY@h'}",
+		"lake: s3://u:CANARY@h/b",
 		"databases: {s: {pasword: CANARY}}",
 		"databases: {s: {PASSWORD: 'CANARY', tables: 5}}",
 		"databases: {s: {passphrase: CANARY}}",

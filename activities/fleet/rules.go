@@ -3,6 +3,7 @@ package fleet
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -43,14 +44,14 @@ func (r *reader) file() *File {
 		{"temporal", func(p string, n ast.Node) { r.temporal(p, n, &f.Temporal) }},
 		{"kafka", func(p string, n ast.Node) { r.kafka(p, n, &f.Kafka) }},
 		{"allow_insecure", r.flag(&f.AllowInsecure)},
-		{"lake", r.lake(&f.Lake)},
+		{"lake", r.lake(f)},
 		{"defaults", func(p string, n ast.Node) { r.object(p, n, r.shared("", &shared)) }},
 		{"databases", func(_ string, n ast.Node) { databases = n }},
 	}) {
 		return f
 	}
 	if !r.given("lake") {
-		r.faultAt("lake", "missing; say where the tables go, such as lake: file:///var/lib/lake")
+		r.faultAt("lake", "missing; say where the tables go, such as lake: file:///var/lib/lake or lake: s3://bucket/prefix")
 	}
 	if !r.given("kafka") {
 		r.faultAt("kafka", "missing; say where the brokers are, such as kafka: {brokers: [127.0.0.1:9092]}")
@@ -186,8 +187,74 @@ func (r *reader) path(into *string) func(string, ast.Node) {
 	}
 }
 
-// lake reads the lake's URI.
-func (r *reader) lake(into *string) func(string, ast.Node) {
+// lake reads where the lake is: a URI, or a section for a bucket.
+func (r *reader) lake(f *File) func(string, ast.Node) {
+	return func(p string, n ast.Node) {
+		if _, isText := glued(r.resolve(n)); !isText && isMapping(r.resolve(n)) {
+			r.bucket(p, n, f)
+			return
+		}
+		r.lakeURI(&f.Lake)(p, n)
+	}
+}
+
+func isMapping(n ast.Node) bool {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return true
+	}
+	return false
+}
+
+// bucket reads a lake in a bucket, and how that is reached.
+func (r *reader) bucket(p string, n ast.Node, f *File) {
+	b := &Bucket{}
+	r.object(p, n, []field{
+		{"uri", r.lakeURI(&f.Lake)},
+		{"endpoint", r.endpoint(&b.Endpoint)},
+		{"region", r.named(&b.Region, regionName, "lower-case letters, digits and -, at most 32")},
+		{"addressing", r.named(&b.Addressing, addressing, "path or virtual")},
+		{"kms_key", r.text(&b.KMSKey)},
+		{"access_key", r.secret(&b.AccessKey)},
+		{"secret_key", r.secret(&b.SecretKey)},
+	})
+	if !r.given(join(p, "uri")) {
+		r.faultAt(join(p, "uri"), "missing; say where the tables go, such as uri: s3://bucket/prefix")
+	}
+	if f.Lake != "" && !strings.HasPrefix(f.Lake, "s3://") {
+		r.faultAt(p, "only a lake in a bucket has a section; write lake: %s", f.Lake)
+	}
+	if r.given(join(p, "access_key")) != r.given(join(p, "secret_key")) {
+		r.faultAt(p, "access_key and secret_key go together: one is missing")
+	}
+	if *b != (Bucket{}) {
+		f.Bucket = b
+	}
+}
+
+var addressing = regexp.MustCompile(`^(path|virtual)$`)
+
+// endpoint reads the address of a service.
+func (r *reader) endpoint(into *string) func(string, ast.Node) {
+	return func(p string, n ast.Node) {
+		var s string
+		before := len(r.faults)
+		r.text(&s)(p, n)
+		if len(r.faults) > before {
+			return
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			r.hideLine(n.GetToken())
+			r.fault(p, n.GetToken(), "an endpoint is like https://host:port")
+			return
+		}
+		*into = u.Scheme + "://" + u.Host
+	}
+}
+
+// lakeURI reads the lake's URI.
+func (r *reader) lakeURI(into *string) func(string, ast.Node) {
 	return func(p string, n ast.Node) {
 		var s string
 		before := len(r.faults)
@@ -214,12 +281,14 @@ func lakeURI(s string) (uri, why string) {
 		if !strings.HasPrefix(rest, "/") {
 			return "", "file: needs an absolute path after file://, which makes three slashes: file:///var/lib/lake"
 		}
+	case ok && scheme == "s3":
+		return bucketURI(s)
 	case ok && (strings.EqualFold(scheme, "s3") || strings.EqualFold(scheme, "s3a")):
-		return "", "s3:// is not supported yet: the lake cannot lie in an object store; use file:///path on a disk that all workers of the region share"
+		return "", "write s3://bucket/prefix"
 	case ok:
-		return "", fmt.Sprintf("a lake cannot lie at %s://; use file:///path", scheme)
+		return "", fmt.Sprintf("a lake cannot lie at %s://; use file:///path or s3://bucket/prefix", scheme)
 	default:
-		return "", "the lake is the URI of a folder with an absolute path, such as file:///var/lib/lake"
+		return "", "the lake is the URI of a folder with an absolute path, such as file:///var/lib/lake, or s3://bucket/prefix"
 	}
 	if strings.ContainsAny(rest, "?#\x00") {
 		return "", "the path of a lake holds no ? and no #"
@@ -229,6 +298,23 @@ func lakeURI(s string) (uri, why string) {
 		return "", "the lake needs a folder of its own, such as file:///var/lib/lake"
 	}
 	return "file://" + clean, ""
+}
+
+// bucketURI is lakeURI of a bucket.
+func bucketURI(s string) (uri, why string) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.User != nil || u.Port() != "" || u.Host == "":
+		return "", "a lake in a bucket is s3://bucket/prefix"
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", "s3://bucket/prefix is all that the URI says; endpoint, region and the like stand beside it: lake: {uri: s3://bucket/prefix, endpoint: https://host:port}"
+	}
+	prefix := strings.Trim(u.Path, "/")
+	if prefix != "" && (!fs.ValidPath(prefix) || prefix == "." || strings.ContainsAny(prefix, "\\\x00")) {
+		return "", "the prefix of a lake in a bucket has no empty parts, and none that is . or .."
+	}
+	u = &url.URL{Scheme: "s3", Host: u.Host, Path: "/" + prefix}
+	return strings.TrimSuffix(u.String(), "/"), ""
 }
 
 // security applies allow_insecure to what was read.
@@ -256,6 +342,15 @@ func (r *reader) security(f *File) {
 		}
 		if f.Kafka.MinInSync < 2 {
 			r.faultAt("kafka.min_insync", "min_insync %d can lose acknowledged changes; use 2 (allow_insecure: true accepts 1 where every address is loopback)", f.Kafka.MinInSync)
+		}
+	}
+	if f.Bucket != nil && strings.HasPrefix(f.Bucket.Endpoint, "http://") {
+		host := strings.TrimPrefix(f.Bucket.Endpoint, "http://")
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if !f.AllowInsecure || !isLoopback(host) {
+			r.faultAt("lake.endpoint", "http:// sends the rows in plain text; use https:// (allow_insecure: true accepts http:// on loopback)")
 		}
 	}
 	if f.Kafka.MinInSync > f.Kafka.Replication {
@@ -316,7 +411,8 @@ func (r *reader) databases(p string, n ast.Node, f *File, shared *Database) {
 func (r *reader) database(p string, n ast.Node, f *File, shared *Database) Database {
 	d := *shared
 	d.Casts = maps.Clone(shared.Casts)
-	d.Region, d.HeartbeatTimeout, d.Lake, d.AllowInsecure = f.Region, f.Temporal.HeartbeatTimeout, f.Lake, f.AllowInsecure
+	d.Region, d.HeartbeatTimeout, d.AllowInsecure = f.Region, f.Temporal.HeartbeatTimeout, f.AllowInsecure
+	d.Lake, d.Bucket = f.Lake, f.Bucket
 	d.Topic = Topic{
 		Partitions:  f.Kafka.Partitions,
 		Replication: f.Kafka.Replication,

@@ -15,16 +15,16 @@
 package lake
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/s3"
 )
 
 var (
@@ -49,14 +49,18 @@ var (
 	ErrRowNotFound = errors.New("row not found in latest")
 	// ErrDisorder tells that history holds changes out of order or twice.
 	ErrDisorder = errors.New("history is out of order")
+	// ErrConfig tells that no lake can be at the URI as it is configured.
+	ErrConfig = errors.New("lake cannot be opened")
 	// ErrUnwritable tells that the lake cannot be written.
 	ErrUnwritable = errors.New("lake cannot be written")
 )
 
 // Config says where a lake is. Root, IndexDir and Database are required.
 type Config struct {
-	// Root is the lake's URI, such as file:///var/lib/lake.
+	// Root is the lake's URI, such as file:///var/lib/lake or s3://bucket/prefix.
 	Root string
+	// Bucket says how a lake at s3:// is reached.
+	Bucket Bucket
 	// IndexDir is a local directory for key indexes, which are caches: they may
 	// be lost. No two processes may share it.
 	IndexDir string
@@ -71,6 +75,21 @@ type Config struct {
 	CacheBytes int64
 	// FileBytes ends a data file, in encoded bytes. Zero means 256 MiB.
 	FileBytes int64
+}
+
+// Bucket says how a bucket is reached and written. What is empty is as AWS's own
+// settings in the environment have it.
+type Bucket struct {
+	// Endpoint is the address of the service, as in https://host:port.
+	Endpoint string
+	// Region is the bucket's.
+	Region string
+	// Addressing is where requests name the bucket: path or virtual.
+	Addressing string
+	// KMSKey encrypts new objects with this key of AWS KMS.
+	KMSKey string
+	// AccessKey and SecretKey sign the requests; both are given or none.
+	AccessKey, SecretKey string
 }
 
 // MirrorOptions are the wishes of the fleet file for one table.
@@ -185,17 +204,33 @@ type Lake struct {
 	readRows int // how many rows of history are read at once; 0 goes by their size
 }
 
-// Open opens the lake of one database and probes that it can be written. An
-// error wraps ErrUnwritable unless the URI is no good.
+// Open opens the lake of one database. Nothing is looked at before the first
+// use. An error wraps ErrConfig.
 func Open(ctx context.Context, cfg Config) (*Lake, error) {
-	st, err := store.OpenURI(cfg.Root)
+	st, err := openStore(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("open lake: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return open(ctx, cfg, st)
+	return open(cfg, st)
 }
 
-func open(ctx context.Context, cfg Config, st store.Store) (*Lake, error) {
+func openStore(ctx context.Context, cfg Config) (store.Store, error) {
+	if !strings.HasPrefix(cfg.Root, "s3://") {
+		return store.OpenURI(cfg.Root)
+	}
+	o, err := s3.ParseURI(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	b := cfg.Bucket
+	o.Endpoint, o.Region, o.Addressing, o.KMSKey = b.Endpoint, b.Region, s3.Addressing(b.Addressing), b.KMSKey
+	if b.AccessKey != "" {
+		o.Credentials = s3.StaticKeys(b.AccessKey, b.SecretKey)
+	}
+	return s3.Open(ctx, o)
+}
+
+func open(cfg Config, st store.Store) (*Lake, error) {
 	if cfg.Database == "" || cfg.IndexDir == "" {
 		return nil, errors.New("open lake: no database or no directory for indexes")
 	}
@@ -211,28 +246,19 @@ func open(ctx context.Context, cfg Config, st store.Store) (*Lake, error) {
 	if cfg.FileBytes <= 0 {
 		cfg.FileBytes = 256 << 20
 	}
-	if err := probe(ctx, st); err != nil {
-		return nil, fmt.Errorf("open lake %s: %w: %w", st.URI(), ErrUnwritable, err)
-	}
 	l := &Lake{cfg: cfg, root: st, tables: map[string]*table{}, opening: map[string]chan struct{}{}}
 	l.indexes.limit = cfg.OpenIndexes
 	return l, nil
 }
 
-// probe writes an object twice: the second time must be refused, for commits
-// rest on that.
-func probe(ctx context.Context, st store.Store) error {
-	name := "_probe-" + rand.Text()
-	if err := st.PutIfAbsent(ctx, name, []byte("probe")); err != nil {
-		return err
+// Probe finds out whether the lake can be written, and whether of two writers of
+// one name one alone succeeds, on which every commit rests. An error wraps
+// ErrUnwritable.
+func (l *Lake) Probe(ctx context.Context) error {
+	if err := store.Probe(ctx, l.root); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnwritable, err)
 	}
-	err := st.PutIfAbsent(ctx, name, []byte("probe"))
-	if !errors.Is(err, store.ErrExist) {
-		err = cmp.Or(err, errors.New("the store overwrites objects that are there"))
-	} else {
-		err = nil
-	}
-	return errors.Join(err, st.Delete(ctx, name))
+	return nil
 }
 
 // Close closes every key index. No mirror may be used after it.

@@ -992,18 +992,25 @@ func TestALakeThatCannotBeWrittenIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(context.Background(), Config{Root: filepath.Join(file, "lake"), IndexDir: dir, Database: "shop"})
-	if !errors.Is(err, ErrUnwritable) {
+	l, err := Open(t.Context(), Config{Root: filepath.Join(file, "lake"), IndexDir: dir, Database: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Probe(t.Context()); !errors.Is(err, ErrUnwritable) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := Open(context.Background(), Config{Root: "s3://bucket/lake", IndexDir: dir, Database: "shop"}); !errors.Is(err, store.ErrUnsupported) {
-		t.Fatalf("%v", err)
+	if l, err = open(Config{IndexDir: dir, Database: "shop"}, overwriting{store.NewMemory()}); err != nil {
+		t.Fatal(err)
 	}
-	_, err = open(context.Background(), Config{IndexDir: dir, Database: "shop"}, overwriting{store.NewMemory()})
-	if !errors.Is(err, ErrUnwritable) {
+	if err := l.Probe(t.Context()); !errors.Is(err, ErrUnwritable) || !errors.Is(err, store.ErrUnconditional) {
 		t.Fatalf("a store that overwrites: %v", err)
 	}
-	if _, err := Open(context.Background(), Config{Root: dir}); err == nil {
+	for _, root := range []string{"gs://bucket/lake", "s3://", "s3://bucket/a//b"} {
+		if _, err := Open(t.Context(), Config{Root: root, IndexDir: dir, Database: "shop"}); !errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
+	if _, err := Open(t.Context(), Config{Root: dir}); err == nil {
 		t.Fatal("opened without a database")
 	}
 }
@@ -1255,7 +1262,7 @@ func TestLatestIsNotChangedTwiceByTwoWorkers(t *testing.T) {
 				return nil
 			}}
 		}
-		l, err := open(ctx, Config{IndexDir: t.TempDir(), Database: "shop"}, st)
+		l, err := open(Config{IndexDir: t.TempDir(), Database: "shop"}, st)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -394,7 +394,7 @@ func (w *worker) start(ctx context.Context, table *change.Table) error {
 		Before: func(op storetest.Op, _ string) error { return w.faults.hit(op, false) },
 		After:  func(op storetest.Op, _ string) error { return w.faults.hit(op, true) },
 	}
-	l, err := open(ctx, Config{Root: "memory", IndexDir: w.dir, Database: "shop", FileBytes: 1}, st)
+	l, err := open(Config{Root: "memory", IndexDir: w.dir, Database: "shop", FileBytes: 1}, st)
 	if err != nil {
 		return err
 	}
@@ -893,7 +893,7 @@ func TestACommitDuringTheLastStepOfCatchingUpIsNotLeftBehind(t *testing.T) {
 			var meanwhile func()
 			lakes := map[string]*Lake{}
 			for _, name := range []string{"commit lane", "copy lane"} {
-				l, err := open(ctx, Config{IndexDir: t.TempDir(), Database: "shop"}, &storetest.Faulty{
+				l, err := open(Config{IndexDir: t.TempDir(), Database: "shop"}, &storetest.Faulty{
 					Store: memory,
 					Before: func(op storetest.Op, object string) error {
 						file := strings.HasPrefix(object, "part-") && op == storetest.Create
