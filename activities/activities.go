@@ -54,6 +54,8 @@ type Activities struct {
 	lanes   lanes
 	// reading bounds the chunks and proofs that run at once in this process.
 	reading chan struct{}
+	// tending bounds the tables that are maintained at once.
+	tending chan struct{}
 
 	mu    sync.Mutex
 	lakes map[lakeKey]*lake.Lake
@@ -75,6 +77,7 @@ func New(cfg Config) (*Activities, error) {
 		cfg: cfg, budget: budget, metrics: newMetrics(cfg.Registry, budget), kafka: kafka,
 		lanes:   lanes{running: map[string]*lane{}},
 		reading: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		tending: newTending(),
 		lakes:   map[lakeKey]*lake.Lake{},
 	}, nil
 }
@@ -94,6 +97,7 @@ func Close(a *Activities) error {
 func (a *Activities) lake(ctx context.Context, db *fleet.Database) (*lake.Lake, error) {
 	cfg := lake.Config{
 		Root: db.Lake, Database: db.Name, IndexDir: filepath.Join(a.cfg.DataDir, "index", db.Name), Log: a.cfg.Log,
+		CompactBytes: compactBytes(a.cfg.Memory),
 	}
 	if db.Bucket != nil {
 		var err error

@@ -46,6 +46,7 @@ func (a *Activities) Commit(actx context.Context, in CommitInput) (LaneResult, e
 	c := &committer{
 		a: a, l: l, in: in, tables: map[uint32]*mirrored{}, names: map[[2]string][]*mirrored{}, passed: map[string]map[int]bool{},
 		results: make(chan *mirrored, jobsAtOnce),
+		tender:  newTender(l.ctx),
 		told:    a.tell(l, activity.GetInfo(actx).WorkflowExecution),
 	}
 	defer c.close()
@@ -102,6 +103,7 @@ type committer struct {
 	running  int
 	results  chan *mirrored
 	jobs     sync.WaitGroup
+	tender   tender
 	told     *teller
 	failed   error
 	read     topic.Watermark // the last that was read
@@ -192,6 +194,7 @@ func (c *committer) run() error {
 		if err := c.schedule(time.Now()); err != nil {
 			return err
 		}
+		c.tend(time.Now())
 		if c.starved() {
 			if c.running == 0 {
 				c.l.beat() // others have the memory, and get on
@@ -936,12 +939,15 @@ func (c *committer) reach() {
 	}
 }
 
-// settle waits for the jobs that run and takes their outcome.
+// settle waits for the jobs that run and takes their outcome. Maintenance is
+// broken off.
 func (c *committer) settle() {
+	c.tender.cancel()
 	for c.running > 0 {
 		c.finished(<-c.results)
 	}
 	c.jobs.Wait()
+	c.tendNoMore(time.Now())
 }
 
 // resume says where to go on.

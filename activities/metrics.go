@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	rows, bytes          *prometheus.CounterVec // by stage: copy, publish, commit
 	commits, files       *prometheus.CounterVec
+	upkeep               *prometheus.CounterVec // by what: compaction, checkpoint, vacuum, log
 	retries              *prometheus.CounterVec // by code
 	parkings             *prometheus.CounterVec // by what and code
 	lagBytes, lagSeconds *prometheus.GaugeVec   // lagSeconds by stage
@@ -28,6 +29,7 @@ func newMetrics(r prometheus.Registerer, budget *Budget) *metrics {
 		bytes:      counter("bytes_total", "Bytes that a stage finished: copy, publish or commit.", stage),
 		commits:    counter("commits_total", "Commits to Delta tables.", db),
 		files:      counter("files_total", "Data files written.", db),
+		upkeep:     counter("upkeep_total", "Maintenance of Delta tables: compaction and checkpoint in commits, vacuum and log in deleted files.", []string{"database", "what"}),
 		retries:    counter("retries_total", "Steps that ended with an error that is tried again.", []string{"database", "code"}),
 		parkings:   counter("parkings_total", "How often a table or the database was parked.", []string{"database", "what", "code"}),
 		lagBytes:   gauge("lag_bytes", "WAL that Kafka has not acknowledged.", db),
@@ -41,7 +43,7 @@ func newMetrics(r prometheus.Registerer, budget *Budget) *metrics {
 		}, func() float64 { return float64(budget.Used()) }),
 	}
 	if r != nil {
-		r.MustRegister(m.rows, m.bytes, m.commits, m.files, m.retries, m.parkings,
+		r.MustRegister(m.rows, m.bytes, m.commits, m.files, m.upkeep, m.retries, m.parkings,
 			m.lagBytes, m.lagSeconds, m.walHeld, m.tablesParked, m.parked, m.memory)
 	}
 	return m

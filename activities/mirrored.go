@@ -66,6 +66,8 @@ type mirrored struct {
 	result outcome
 	parked *Reason
 	rows   int64
+	// tendAt is when to look whether the tables need maintenance.
+	tendAt time.Time
 }
 
 // holding is a table whose changes do not fit as it is, and may under the copy

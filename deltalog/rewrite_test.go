@@ -105,3 +105,20 @@ func TestMovesTellWhereRowsAre(t *testing.T) {
 		check(first, both)
 	})
 }
+
+func TestRewritingHoldsFewWideRows(t *testing.T) {
+	for _, c := range []struct {
+		rows, size int64
+		want       int
+	}{
+		{1_000_000, 20 << 20, mostRows},
+		{10_000, 100 << 20, 400},
+		{100, 200 << 20, fewestRows},
+		{1, 0, mostRows},
+		{-1, 100 << 20, fewestRows},
+	} {
+		if got := rewriteRows(&File{Rows: c.rows, Size: c.size}); got != c.want {
+			t.Errorf("%d rows of %d bytes: %d at once, want %d", c.rows, c.size, got, c.want)
+		}
+	}
+}

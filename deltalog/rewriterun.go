@@ -96,7 +96,7 @@ func (w *rewriter) run(files []*File) error {
 
 // copyFile writes the rows of a file that are not hidden.
 func (w *rewriter) copyFile(f *File, hidden *roaring64.Bitmap) error {
-	r, err := w.s.newReader(ReadOptions{})
+	r, err := w.s.newReader(ReadOptions{BatchRows: rewriteRows(f)})
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,23 @@ func (w *rewriter) copyFile(f *File, hidden *roaring64.Bitmap) error {
 		return err == nil
 	})
 	return err
+}
+
+const (
+	// rewriteBytes is about how much memory the rows take that are read at once,
+	// where they compress to an eighth.
+	rewriteBytes = 32 << 20
+	// fewestRows and mostRows of a file are read at once.
+	fewestRows, mostRows = 16, 8192
+)
+
+// rewriteRows is how many rows of a file are read at once.
+func rewriteRows(f *File) int {
+	if f.Rows <= 0 {
+		return fewestRows
+	}
+	width := max(8*f.Size/f.Rows, 1)
+	return int(min(max(rewriteBytes/width, fewestRows), mostRows))
 }
 
 func (w *rewriter) take(b *datafile.Batch) error {

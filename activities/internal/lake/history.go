@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/internal/batch"
@@ -227,7 +228,6 @@ func (m *Mirror) Commit(ctx context.Context, b *batch.Batch, upTo change.Positio
 	if done.Rows == 0 {
 		return done, nil
 	}
-	m.checkpoint(ctx, &m.history)
 	if err := m.follow(ctx, run, &done); err != nil {
 		return done, fmt.Errorf("apply changes of %s to latest: %w", m.name, err)
 	}
@@ -380,13 +380,18 @@ func encodePosition(p change.Position) string {
 }
 
 // decodePosition reads what encodePosition wrote.
-func decodePosition(s string) (p change.Position, err error) {
-	var lsn uint64
-	if _, err := fmt.Sscanf(s, "%d/%d/%d", &p.Epoch, &lsn, &p.Ordinal); err != nil {
-		return p, fmt.Errorf("read position %q: %w", s, err)
+func decodePosition(s string) (change.Position, error) {
+	epoch, rest, _ := strings.Cut(s, "/")
+	lsn, ordinal, _ := strings.Cut(rest, "/")
+	var n [3]uint64
+	var errs [3]error
+	n[0], errs[0] = strconv.ParseUint(epoch, 10, 32)
+	n[1], errs[1] = strconv.ParseUint(lsn, 10, 64)
+	n[2], errs[2] = strconv.ParseUint(ordinal, 10, 64)
+	if err := errors.Join(errs[:]...); err != nil {
+		return change.Position{}, fmt.Errorf("read position %q: %w", s, err)
 	}
-	p.CommitLSN = change.LSN(lsn)
-	return p, nil
+	return change.Position{Epoch: uint32(n[0]), CommitLSN: change.LSN(n[1]), Ordinal: n[2]}, nil
 }
 
 // piece is a file of changes and what it spans.

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/deltalog/store"
@@ -75,6 +76,9 @@ type Config struct {
 	CacheBytes int64
 	// FileBytes ends a data file, in encoded bytes. Zero means 256 MiB.
 	FileBytes int64
+	// CompactBytes is the size that small files are merged to. Zero means
+	// FileBytes.
+	CompactBytes int64
 }
 
 // Bucket says how a bucket is reached and written. What is empty is as AWS's own
@@ -201,6 +205,13 @@ type Lake struct {
 
 	indexes indexes
 
+	// sweeps says when tables were swept, by path; guarded by mu. The first sweeps
+	// are within spread after the lake was opened.
+	sweeps map[string]time.Time
+	opened time.Time
+	spread time.Duration
+	loose  int // looseFiles but in tests
+
 	readRows int // how many rows of history are read at once; 0 goes by their size
 }
 
@@ -246,7 +257,13 @@ func open(cfg Config, st store.Store) (*Lake, error) {
 	if cfg.FileBytes <= 0 {
 		cfg.FileBytes = 256 << 20
 	}
-	l := &Lake{cfg: cfg, root: st, tables: map[string]*table{}, opening: map[string]chan struct{}{}}
+	if cfg.CompactBytes <= 0 {
+		cfg.CompactBytes = cfg.FileBytes
+	}
+	l := &Lake{
+		cfg: cfg, root: st, tables: map[string]*table{}, opening: map[string]chan struct{}{},
+		sweeps: map[string]time.Time{}, opened: time.Now(), spread: sweepSpread, loose: looseFiles,
+	}
 	l.indexes.limit = cfg.OpenIndexes
 	return l, nil
 }

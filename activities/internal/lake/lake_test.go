@@ -1028,6 +1028,7 @@ func TestCheckpointsAreWrittenWhenDue(t *testing.T) {
 	b.catchUp()
 	for i := range 120 {
 		b.commit(change.LSN(20+i), fmt.Sprintf("u 1|1|%d|^", i))
+		b.maintain()
 		if i >= 80 && i < 110 {
 			b.reopen() // also where the newest version has a checkpoint
 		}

@@ -52,7 +52,6 @@ func (m *Mirror) follow(ctx context.Context, r run, done *Committed) error {
 		done.Latest = true
 		done.Commits += n
 		done.Files++
-		m.checkpoint(ctx, latest)
 	}
 	return err
 }

@@ -89,6 +89,9 @@ type table struct {
 	index    *deltalog.Upserter
 	indexDir string
 
+	// compacted is the version of history in which nothing was to be merged.
+	compacted atomic.Int64
+
 	refs int // guarded by lake.mu
 }
 
@@ -111,6 +114,7 @@ func (l *Lake) openTable(ctx context.Context, t *change.Table, casts map[string]
 		dir:   filepath.Join(l.cfg.IndexDir, database, filepath.FromSlash(path)),
 		store: st,
 	}
+	tab.compacted.Store(-1)
 	if err := tab.openHistory(ctx, t, casts); err != nil {
 		return nil, err
 	}

@@ -394,11 +394,11 @@ func (w *worker) start(ctx context.Context, table *change.Table) error {
 		Before: func(op storetest.Op, _ string) error { return w.faults.hit(op, false) },
 		After:  func(op storetest.Op, _ string) error { return w.faults.hit(op, true) },
 	}
-	l, err := open(Config{Root: "memory", IndexDir: w.dir, Database: "shop", FileBytes: 1}, st)
+	l, err := open(Config{Root: "memory", IndexDir: w.dir, Database: "shop", FileBytes: 1, CompactBytes: 20 << 10}, st)
 	if err != nil {
 		return err
 	}
-	l.readRows = 2
+	l.readRows, l.loose = 2, 3
 	w.lake = l
 	w.mirror, err = l.Mirror(ctx, table, MirrorOptions{})
 	return err
@@ -430,15 +430,16 @@ func (w *worker) run(step func() error) (crashed bool, err error) {
 
 // world is a source, its lake and the workers between them.
 type world struct {
-	t       *rapid.T
-	ctx     context.Context
-	source  *source
-	memory  *store.Memory
-	workers []*worker
-	copyID  int
-	copies  map[string]Copy
-	scratch string
-	current string // id of the copy that is under way or done
+	t           *rapid.T
+	ctx         context.Context
+	source      *source
+	memory      *store.Memory
+	workers     []*worker
+	copyID      int
+	copies      map[string]Copy
+	scratch     string
+	compactions int
+	current     string // id of the copy that is under way or done
 }
 
 const chunks = 3
@@ -623,6 +624,7 @@ func (w *world) step() {
 			w.source.commit(w.t)
 			w.do(k, true, w.stream(k, 2))
 		}
+		w.do(k, true, w.maintain(k))
 	default:
 		w.act(k, true)
 	}
@@ -632,7 +634,9 @@ func (w *world) step() {
 // act does one call of the lake.
 func (w *world) act(k *worker, mayCrash bool) {
 	ids := slices.Sorted(maps.Keys(w.copies))
-	switch rapid.IntRange(0, 6).Draw(w.t, "act") {
+	switch rapid.IntRange(0, 8).Draw(w.t, "act") {
+	case 7, 8:
+		w.do(k, mayCrash, w.maintain(k))
 	case 0, 1:
 		w.do(k, mayCrash, w.stream(k, rapid.IntRange(1, 4).Draw(w.t, "transactions")))
 	case 2:
@@ -650,6 +654,18 @@ func (w *world) act(k *worker, mayCrash bool) {
 		}
 	default:
 		w.do(k, mayCrash, w.catchUp(k))
+	}
+}
+
+// maintain compacts both tables, whether it is worth that or not.
+func (w *world) maintain(k *worker) func() error {
+	return func() error {
+		done, err := k.mirror.Maintain(w.ctx)
+		if latest := k.mirror.latest.Load(); err == nil && latest != nil {
+			err = k.mirror.compactLatest(w.ctx, latest, &done)
+		}
+		w.compactions += done.Compactions
+		return err
 	}
 }
 
@@ -859,7 +875,7 @@ func (w *world) compare(m *Mirror, what string, asOf change.Position, rows []row
 
 func TestEveryCrashAndInterleavingEndsEqual(t *testing.T) {
 	root := memoryDir(t)
-	n := 0
+	n, compactions := 0, 0
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
@@ -869,8 +885,12 @@ func TestEveryCrashAndInterleavingEndsEqual(t *testing.T) {
 					w.step()
 				}
 				w.finish()
+				compactions += w.compactions
 			})
 		})
+	}
+	if compactions == 0 && !t.Failed() {
+		t.Error("nothing was ever compacted")
 	}
 }
 
