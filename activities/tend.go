@@ -22,7 +22,7 @@ const (
 	tendAfter, tendRefused = 5 * time.Minute, 6 * time.Hour
 	// tendWithin bounds the maintenance of one table.
 	tendWithin = time.Hour
-	// tendBeside is what maintenance holds in memory beside the file that it
+	// tendBeside is what maintenance holds in memory beside twice the file that it
 	// writes: rows that were read, and parts on their way to the store.
 	tendBeside = 48 << 20
 	// The size that small files are merged to: a part of the budget between
@@ -38,7 +38,7 @@ func compactBytes(memory int64) int64 {
 
 // tendBytes is what maintenance takes of a budget: never more than half.
 func tendBytes(memory int64) int64 {
-	return min(compactBytes(memory)+tendBeside, memory/2)
+	return min(2*compactBytes(memory)+tendBeside, memory/2)
 }
 
 // newTending bounds how many tables are maintained at once in this process.

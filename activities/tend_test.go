@@ -40,7 +40,7 @@ func TestTablesAreMaintainedBesideTheStreamAndStayEqual(t *testing.T) {
 	x := newTestSite(t, 64<<20,
 		"CREATE TABLE keyed (id int PRIMARY KEY, v text, n int)",
 		"CREATE TABLE bag (a int, v text); ALTER TABLE bag REPLICA IDENTITY FULL")
-	x.db.Freshness = 50 * time.Millisecond
+	x.db.Freshness = new(50 * time.Millisecond)
 	defer x.capture()()
 	var ended atomic.Bool
 	written := make(chan struct{})

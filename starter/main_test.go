@@ -91,7 +91,7 @@ func TestNoArgumentsShowsHelp(t *testing.T) {
 func TestValidateSaysAllFaults(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	write(t, "fleet.yaml", "regoin: local\nallow_insecure: true\nkafka: {brokers: [127.0.0.1:9092]}\nlake: s3://b/p\n")
+	write(t, "fleet.yaml", "regoin: local\nallow_insecure: true\nkafka: {brokers: [127.0.0.1:9092]}\nlake: gs://b/p\n")
 	code, stdout, stderr := millrace(t, "validate")
 	if code != exitError || stdout != "" {
 		t.Errorf("exit status %d, standard output %q", code, stdout)

@@ -131,6 +131,9 @@ func (c *tableCompactCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if isHistory(t.Snapshot().Metadata()) {
+		return fmt.Errorf("compact %s: it is a history of Millrace, whose files stand in the order of their changes: the worker merges them by itself", c.URI)
+	}
 	done, err := t.Compact(a.ctx, deltalog.CompactOptions{TargetBytes: c.TargetBytes, ClusterBy: c.ClusterBy})
 	if err != nil {
 		return fmt.Errorf("compact %s: %w", c.URI, err)
@@ -152,6 +155,12 @@ func (c *tableCompactCommand) Run(a *app) error {
 	a.printf("wrote %s (%s) anew as %s (%s), version %d\n", count(done.Removed, "file"), size(done.RemovedBytes),
 		count(done.Added, "file"), size(done.AddedBytes), t.Snapshot().Version())
 	return nil
+}
+
+// isHistory tells whether a table is one of those in which Millrace keeps
+// changes.
+func isHistory(m *deltalog.Metadata) bool {
+	return m.Property("millrace.key", "") != "" && strings.EqualFold(m.Property(deltalog.PropertyAppendOnly, ""), "true")
 }
 
 type tableCheckpointCommand struct {

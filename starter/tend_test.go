@@ -85,6 +85,25 @@ func TestTendsATable(t *testing.T) {
 	golden(t, "tend.txt", b.String())
 }
 
+func TestTheFilesOfAHistoryAreMergedByItsWorkerAlone(t *testing.T) {
+	dir := ledger(t)
+	st, err := store.OpenURI(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := deltalog.Open(t.Context(), st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.SetProperties(t.Context(), map[string]string{deltalog.PropertyAppendOnly: "true", "millrace.key": `["id"]`}); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := millrace(t, "table", "compact", dir)
+	if code != exitError || stdout != "" || !strings.Contains(stderr, "the worker merges them by itself") {
+		t.Errorf("exit status %d\n%s%s", code, stdout, stderr)
+	}
+}
+
 func TestFsckSaysWhatIsWrong(t *testing.T) {
 	dir, file := numbers(t, 10)
 	for line, want := range map[string]string{"table fsck " + dir: "nothing is wrong\n", "table fsck --json " + dir: "[]\n"} {

@@ -286,3 +286,15 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatChangesOfALakeInABucketIsTold(t *testing.T) {
+	before := &Database{Lake: "file:///lake"}
+	after := &Database{Lake: "s3://lake", Bucket: &Bucket{Region: "eu-1", AccessKey: "env:A", SecretKey: "env:B"}}
+	var keys []string
+	for _, c := range before.Changes(after) {
+		keys = append(keys, c.Key)
+	}
+	if want := []string{"lake", "lake.region", "lake.access_key", "lake.secret_key"}; !slices.Equal(keys, want) {
+		t.Errorf("told %q, want %q", keys, want)
+	}
+}
