@@ -8,13 +8,20 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace-io/millrace/deltalog/store"
 )
 
-// vacuumCheckpoints is how many checkpoints are searched for removed files.
-const vacuumCheckpoints = 16
+const (
+	// vacuumCheckpoints is how many checkpoints are searched for removed files.
+	vacuumCheckpoints = 16
+	// vacuumDeletes is how many files are deleted at once.
+	vacuumDeletes = 16
+)
 
 // VacuumOptions say what of a table is deleted. The zero value will do.
 type VacuumOptions struct {
@@ -104,20 +111,41 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 	if err := t.neededChanges(ctx, gone, horizon, needed); err != nil {
 		return Vacuumed{}, err
 	}
-	var done Vacuumed
-	for _, name := range slices.Sorted(maps.Keys(gone)) {
-		if needed[name] {
-			continue
-		}
-		if !o.DryRun {
-			if err := t.st.Delete(ctx, name); err != nil {
-				return done, err
-			}
-		}
-		done.Names = append(done.Names, name)
-		done.Bytes += gone[name].Size
+	maps.DeleteFunc(gone, func(name string, _ store.Info) bool { return needed[name] })
+	if !o.DryRun {
+		err = t.deleteAll(ctx, gone)
 	}
-	return done, nil
+	done := Vacuumed{Names: slices.Sorted(maps.Keys(gone))}
+	for _, info := range gone {
+		done.Bytes += info.Size
+	}
+	return done, err
+}
+
+// deleteAll deletes objects, some at a time. Those that are there still when it
+// ends with an error are taken out of gone.
+func (t *Table) deleteAll(ctx context.Context, gone map[string]store.Info) error {
+	var mu sync.Mutex
+	left := map[string]bool{}
+	for name := range gone {
+		left[name] = true
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(vacuumDeletes)
+	for _, name := range slices.Sorted(maps.Keys(gone)) {
+		g.Go(func() error {
+			if err := t.st.Delete(ctx, name); err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			delete(left, name)
+			return nil
+		})
+	}
+	err := g.Wait()
+	maps.DeleteFunc(gone, func(name string, _ store.Info) bool { return left[name] })
+	return err
 }
 
 // retention returns for how long removed files are kept.

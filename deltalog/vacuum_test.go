@@ -300,3 +300,38 @@ func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {
 		t.Fatalf("error is %v", err)
 	}
 }
+
+func TestAVacuumThatIsBrokenOffTellsWhatItDeleted(t *testing.T) {
+	memory := storetest.NewMemory()
+	var fails string
+	table, want := usedTableIn(t, &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
+		if op == storetest.Delete && name == fails {
+			return errors.New("the store is away")
+		}
+		return nil
+	}})
+	later(table, 8*day)
+	all := mustVacuum(t, table, VacuumOptions{DryRun: true}).Names
+	if len(all) < 3 {
+		t.Fatalf("%d files are to be deleted", len(all))
+	}
+	fails = all[1]
+	before := objects(t, memory)
+	done, err := table.Vacuum(t.Context(), VacuumOptions{})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	after := objects(t, memory)
+	maps.DeleteFunc(before, func(name string, _ bool) bool { return after[name] })
+	if got := slices.Sorted(maps.Keys(before)); !slices.Equal(got, done.Names) {
+		t.Errorf("deleted %q, told %q", got, done.Names)
+	}
+	if !after[fails] {
+		t.Error("what could not be deleted is gone")
+	}
+	fails = ""
+	if rest := mustVacuum(t, table, VacuumOptions{}); len(rest.Names)+len(done.Names) != len(all) {
+		t.Errorf("%d files and then %d were deleted, of %d", len(done.Names), len(rest.Names), len(all))
+	}
+	checkPeople(t, memory, want)
+}

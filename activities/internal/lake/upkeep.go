@@ -19,6 +19,9 @@ const (
 	// strayRetention is for how long files stay that the log does not know:
 	// somebody may be about to commit them.
 	strayRetention = 7 * 24 * time.Hour
+	// sweepTime ends a search, which goes on with the next: other tables are to be
+	// maintained, too.
+	sweepTime = 2 * time.Minute
 	// compactStep is how many times the target size one call compacts, of each
 	// table: the rest is left to the next.
 	compactStep = 4
@@ -149,12 +152,30 @@ func (t *table) settled(v *view) bool {
 	return err == nil && lv.follows(v)
 }
 
-// sweep deletes what nothing needs any more. The first look is at history, as it
-// is now: a copy that begins later has no files yet that are old enough.
+// sweep deletes what nothing needs any more, or a part of it where that takes
+// long: then it is due again.
 func (t *table) sweep(ctx context.Context, done *Upkeep) error {
+	within, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	err := t.sweepAll(within, done)
+	switch {
+	case err == nil:
+		t.lake.swept(t.path, time.Now())
+	case within.Err() != nil && ctx.Err() == nil:
+		return nil
+	}
+	return err
+}
+
+// sweepAll looks at history first, as it is now: a copy that begins later has no
+// files yet that are old enough.
+func (t *table) sweepAll(ctx context.Context, done *Upkeep) error {
 	v, err := t.history.refresh(ctx)
-	if err != nil || !t.settled(v) || v.state.Phase != Live {
+	if err != nil {
 		return err
+	}
+	if !t.settled(v) || v.state.Phase != Live {
+		return nil // a copy has begun elsewhere, and after it comes the next day
 	}
 	sides := []*side{&t.history}
 	if latest := t.latest.Load(); latest != nil && v.key != keyNone {
@@ -170,7 +191,6 @@ func (t *table) sweep(ctx context.Context, done *Upkeep) error {
 			return err
 		}
 	}
-	t.lake.swept(t.path, time.Now())
 	return nil
 }
 
