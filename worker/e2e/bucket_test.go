@@ -66,8 +66,11 @@ func TestABucketThatCannotBeWrittenIsSaidInOneSentence(t *testing.T) {
 	s := newSite(t)
 	server := s.bucket("bad")
 	s.env = append(s.env, "WRONG_SECRET_KEY=wrong-and-secret")
-	s.add("first") // a fleet file needs a database
+	healthy := s.add("healthy")
+	healthy.exec(`CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)`)
 	s.worker("a")
+	s.must("apply")
+	s.must("wait", healthy.name, "--until", "live", "--timeout", "60s")
 	good := "bad-" + s.region
 	for name, c := range map[string]struct {
 		bucket, endpoint, secret string
@@ -92,5 +95,8 @@ func TestABucketThatCannotBeWrittenIsSaidInOneSentence(t *testing.T) {
 			s.must("wait", src.name, "--until", "live", "--timeout", "60s")
 		})
 	}
+	healthy.exec(`INSERT INTO t SELECT generate_series(1001, 1100)`)
+	s.caughtUp(healthy.name)
+	s.verified(healthy.name)
 	s.silentAbout("wrong-and-secret")
 }
