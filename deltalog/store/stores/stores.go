@@ -1,8 +1,8 @@
 // Package stores opens the store that a URI names, whichever kind it is of.
 //
-// It alone imports every kind of store, so that a program that has its tables
-// on a disk, and opens them with [store.OpenURI] or [store.NewLocal], is built
-// without the client of S3.
+// Of the packages of deltalog it alone imports every kind of store, so that a
+// program that has its tables on a disk, and opens them with [store.OpenURI] or
+// [store.NewLocal], is built without the client of S3.
 package stores
 
 import (
