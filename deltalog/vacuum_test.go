@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/deltalog/store"
+	"github.com/millrace-io/millrace/deltalog/store/storetest"
 )
 
 const day = 24 * time.Hour
@@ -302,7 +303,7 @@ func TestVacuumRefusesUnknownWriterFeatures(t *testing.T) {
 }
 
 func TestAVacuumThatIsBrokenOffTellsWhatItDeleted(t *testing.T) {
-	memory := storetest.NewMemory()
+	memory := store.NewMemory()
 	var fails string
 	table, want := usedTableIn(t, &storetest.Faulty{Store: memory, Before: func(op storetest.Op, name string) error {
 		if op == storetest.Delete && name == fails {

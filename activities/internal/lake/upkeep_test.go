@@ -130,7 +130,7 @@ func TestTheKeyIndexFollowsACompactionWithoutReadingRows(t *testing.T) {
 	for _, k := range kinds[:4] {
 		t.Run(k.name, func(t *testing.T) {
 			var opened atomic.Int64
-			st := &storetest.Faulty{Store: storetest.NewMemory(), Before: func(op storetest.Op, name string) error {
+			st := &storetest.Faulty{Store: store.NewMemory(), Before: func(op storetest.Op, name string) error {
 				if op == storetest.OpenRange && strings.HasSuffix(name, ".parquet") && !strings.Contains(name, "_delta_log") {
 					opened.Add(1)
 				}
@@ -210,7 +210,7 @@ func TestWhatHistoryIsMadeOfIsFoundByTagsAfterCompactions(t *testing.T) {
 func TestTheStreamIsNotHeldUpByMaintenance(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	var armed, once atomic.Bool
-	st := &storetest.Faulty{Store: storetest.NewMemory(), Before: func(op storetest.Op, name string) error {
+	st := &storetest.Faulty{Store: store.NewMemory(), Before: func(op storetest.Op, name string) error {
 		if op == storetest.Commit && armed.Load() && once.CompareAndSwap(false, true) {
 			close(held)
 			<-release
@@ -319,7 +319,7 @@ func TestFilesThatNothingNeedsAreDeletedInTime(t *testing.T) {
 }
 
 func TestSweepsOfAWorkersTablesDoNotBeginAtOnce(t *testing.T) {
-	l, err := open(Config{IndexDir: t.TempDir(), Database: "shop"}, storetest.NewMemory())
+	l, err := open(Config{IndexDir: t.TempDir(), Database: "shop"}, store.NewMemory())
 	if err != nil {
 		t.Fatal(err)
 	}
