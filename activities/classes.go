@@ -92,7 +92,7 @@ var classes = []class{
 	{pgtype.ErrCast, "CAST_UNKNOWN", park, false, "correct casts: in the fleet file\nmillrace apply {db}"},
 	{change.ErrTuple, "MALFORMED_VALUE", park, false, "report this: the source sent a row that is none"},
 	{pgtype.ErrMalformed, "MALFORMED_VALUE", park, false, "report this: the source sent a value that its type does not have"},
-	{batch.ErrOrder, "HISTORY_DISORDER", park, false, ""},
+	{batch.ErrOrder, "HISTORY_DISORDER", park, false, "the table is copied again"},
 	{lake.ErrSchemaIncompatible, "SCHEMA_INCOMPATIBLE", park, false, "the table is copied again with its shape of now"},
 	{lake.ErrRowNotFound, "LATEST_DIVERGED", park, false, "the table is copied again"},
 	{lake.ErrDisorder, "HISTORY_DISORDER", park, false, "the table is copied again"},

@@ -143,9 +143,13 @@ func (a *Activities) kept(ctx context.Context, sql *pgsource.DB, in *PreviewInpu
 	if err != nil {
 		return nil, err
 	}
+	l, err := a.lake(ctx, &in.DB)
+	if err != nil {
+		return nil, err
+	}
 	var kept []uint32
 	for _, t := range tables {
-		state, was, err := lake.Peek(ctx, in.DB.Lake, in.DB.Name, t, lake.MirrorOptions{Casts: in.DB.Table(t.Schema, t.Name).Casts})
+		state, was, err := l.Peek(ctx, t, lake.MirrorOptions{Casts: in.DB.Table(t.Schema, t.Name).Casts})
 		if err != nil {
 			if Classify(err).Park {
 				continue // it will be parked, or copied
@@ -176,7 +180,11 @@ type PurgeResult struct {
 func (a *Activities) Purge(ctx context.Context, in PurgeInput) (PurgeResult, error) {
 	var out PurgeResult
 	defer a.alive(ctx)()
-	uri, err := lake.Purge(ctx, in.DB.Lake, in.DB.Name)
+	l, err := a.lake(ctx, &in.DB)
+	if err != nil {
+		return out, err
+	}
+	uri, err := l.Purge(ctx)
 	if err != nil {
 		return out, err
 	}

@@ -3,26 +3,21 @@ package lake
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/deltalog"
-	"github.com/millrace-io/millrace/deltalog/store"
 )
 
-// Peek returns what the tables of t in a lake say about themselves, and what
-// their stream rested on, without making anything. Where there are none, the
-// phase is Waiting.
-func Peek(ctx context.Context, root, database string, t *change.Table, o MirrorOptions) (State, *change.Ground, error) {
-	st, err := store.OpenURI(root)
-	if err != nil {
-		return State{}, nil, fmt.Errorf("open lake: %w", err)
-	}
+// Peek returns what the tables of t say about themselves, and what their stream
+// rested on, without making anything. Where there are none, the phase is
+// Waiting.
+func (l *Lake) Peek(ctx context.Context, t *change.Table, o MirrorOptions) (State, *change.Ground, error) {
 	m := &Mirror{table: &table{}, casts: o.Casts, shape: t}
-	if m.history.Table, err = peekAt(ctx, st, database, t, "history"); err != nil || m.history.Table == nil {
+	var err error
+	if m.history.Table, err = l.peekAt(ctx, t, "history"); err != nil || m.history.Table == nil {
 		return State{Phase: Waiting}, nil, err
 	}
-	latest, err := peekAt(ctx, st, database, t, "latest")
+	latest, err := l.peekAt(ctx, t, "latest")
 	if err != nil {
 		return State{}, nil, err
 	}
@@ -33,8 +28,8 @@ func Peek(ctx context.Context, root, database string, t *change.Table, o MirrorO
 }
 
 // peekAt opens one table; nil where there is none.
-func peekAt(ctx context.Context, root store.Store, database string, t *change.Table, name string) (*deltalog.Table, error) {
-	st, err := root.Sub(pathPart(database) + "/" + tablePath(t) + "/" + name)
+func (l *Lake) peekAt(ctx context.Context, t *change.Table, name string) (*deltalog.Table, error) {
+	st, err := l.root.Sub(pathPart(l.cfg.Database) + "/" + tablePath(t) + "/" + name)
 	if err != nil {
 		return nil, err
 	}

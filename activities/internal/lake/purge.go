@@ -3,19 +3,14 @@ package lake
 import (
 	"context"
 	"fmt"
-
-	"github.com/millrace-io/millrace/deltalog/store"
 )
 
-// Purge deletes everything below a database's folder of a lake, and returns its
-// URI. Nobody may write there meanwhile. It may be called again after a failure.
-// On a disk, folders stay behind without files.
-func Purge(ctx context.Context, root, database string) (uri string, err error) {
-	st, err := store.OpenURI(root)
+// Purge deletes everything below the database's folder, and returns its URI.
+// Nobody may write there meanwhile. It may be called again after a failure. On a
+// disk, folders stay behind without files.
+func (l *Lake) Purge(ctx context.Context) (uri string, err error) {
+	st, err := l.root.Sub(pathPart(l.cfg.Database))
 	if err != nil {
-		return "", fmt.Errorf("open lake: %w", err)
-	}
-	if st, err = st.Sub(pathPart(database)); err != nil {
 		return "", err
 	}
 	for object, err := range st.List(ctx, "", "") {
