@@ -113,6 +113,7 @@ func TestATableThatLeftThePublicationForAWhileWaitsForACopy(t *testing.T) {
 			x.scan()
 		},
 	}
+	x.again() // what is known from here on is from after the first copies
 	for how, leave := range away {
 		leave()
 		if got := x.table("public.t").Phase; got != string(lake.Waiting) {
