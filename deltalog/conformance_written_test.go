@@ -91,12 +91,16 @@ func (w *written) tell(kind string, row []cell) {
 	w.feed = append(w.feed, lineWith(line, map[string]any{ColumnChangeType: kind, ColumnCommitVersion: int64(w.table.Snapshot().Version())}))
 }
 
-// came notes rows that the newest version added, in the order of their file.
+// came notes rows that the newest version added, in the order of their file. One
+// in the place of another keeps its id, though its file has one for it, too.
 func (w *written) came(rows ...[]cell) {
 	for _, row := range rows {
 		id := row[0].(int64)
-		w.rows[id] = row
-		w.given[id] = rowID{w.next, w.table.Snapshot().Version()}
+		given := rowID{w.next, w.table.Snapshot().Version()}
+		if w.rows[id] != nil {
+			given.id = w.given[id].id
+		}
+		w.rows[id], w.given[id] = row, given
 		w.next++
 	}
 }
