@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
@@ -167,10 +168,17 @@ func liveBytes(f *File) int64 {
 	return int64(float64(f.Size) * float64(f.LiveRows()) / float64(f.Rows))
 }
 
-// partitionKey is the same for files of one partition.
+// partitionKey is the same for files of one partition, and for no others: not the
+// folder, which long values do not have, and which some value shares with NULL.
 func partitionKey(f *File) string {
-	columns := slices.Sorted(maps.Keys(f.Partition))
-	return partitionDir(columns, f.Partition)
+	var key []byte
+	for _, column := range slices.Sorted(maps.Keys(f.Partition)) {
+		key = strconv.AppendQuote(key, column)
+		if v := f.Partition[column]; v != nil && *v != "" {
+			key = strconv.AppendQuote(append(key, '='), *v)
+		}
+	}
+	return string(key)
 }
 
 // compactor writes files in place of others, and commits them some at a time.

@@ -205,21 +205,25 @@ func TestCompactKeepsPartitionsApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, want := "a=/b", people{}
+	// Values for which there are no folders, and one that is as the folder of NULL.
+	a, hive := "a=/b", nullPartition
+	long, longer := strings.Repeat("x", 300), strings.Repeat("x", 301)
+	want := people{}
 	for i := range 4 {
-		for _, value := range []*string{&a, nil} {
+		for _, value := range []*string{&a, nil, &hive, &long, &longer} {
 			f := writePeople(t, table, FileOptions{Partition: map[string]*string{"name": value}}, person{id: int64(i)})
 			mustCommit(t, table, &Commit{Operation: "WRITE", Add: []*File{f}})
 		}
-		want[person{int64(i), a}]++
-		want[person{int64(i), ""}]++
+		for _, name := range []string{a, "", hive, long, longer} {
+			want[person{int64(i), name}]++
+		}
 	}
 	done := mustCompact(t, table, CompactOptions{})
-	if done.Commits != 1 || done.Removed != 8 || done.Added != 2 {
+	if done.Commits != 1 || done.Removed != 20 || done.Added != 5 {
 		t.Fatalf("it did %+v", done)
 	}
 	for f := range checkPeople(t, memory, want).Files() {
-		if !strings.HasPrefix(f.Path, "name=") {
+		if v := f.Partition["name"]; !strings.HasPrefix(f.Path, "name=") && (v == nil || len(*v) < 300) {
 			t.Errorf("file %s is in no partition", f.Path)
 		}
 	}

@@ -105,10 +105,7 @@ func (s *Snapshot) compactDue(o CompactOptions) bool {
 	parts := map[string]part{}
 	var live, dead int64
 	for f := range s.Files() {
-		key := ""
-		if f.Partition != nil {
-			key = partitionKey(f)
-		}
+		key := partitionKey(f)
 		p := parts[key]
 		n := liveBytes(f)
 		p.files++

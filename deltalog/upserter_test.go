@@ -536,7 +536,7 @@ func TestRowsOfOneHashAreToldApart(t *testing.T) {
 func testUpserts(t *testing.T, o UpserterOptions) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{T: t, ctx: context.Background(), st: store.NewMemory(), disk: vfs.NewCrashableMem(), o: o, want: people{}}
-		w.names = []string{"ada", "grace", strings.Repeat("barbara ", 30), ""}
+		w.names = []string{"ada", "grace", strings.Repeat("barbara ", 33), strings.Repeat("barbara ", 40), ""}
 		w.o.fs = w.disk
 		w.o.PendingBytes = rapid.SampledFrom([]int{0, 200}).Draw(t, "pendingBytes")
 		w.o.FileBytes = rapid.SampledFrom([]int64{0, 100}).Draw(t, "fileBytes")
@@ -545,7 +545,7 @@ func testUpserts(t *testing.T, o UpserterOptions) {
 		w.o.RecentBytes = rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "recentBytes")
 		w.partition = rapid.SampledFrom([][]string{nil, nil, {"name"}, {"id"}}).Draw(t, "partition")
 		if w.partition != nil && slices.Contains(append(o.Keys, o.Columns...), w.partition[0]) {
-			w.names = w.names[:3] // an empty one would be NULL
+			w.names = w.names[:4] // an empty one would be NULL
 		}
 		properties := latestProperties()
 		if w.tracks = rapid.IntRange(0, 2).Draw(t, "row tracking") == 0; w.tracks {

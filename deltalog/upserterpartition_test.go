@@ -3,6 +3,7 @@ package deltalog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"testing"
@@ -95,6 +96,39 @@ func TestManyPartitionsAreWrittenWithFewFilesOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPeople(t, st, want)
+}
+
+// TestChangesAreOfTheirPartitions has partitions without folders.
+func TestChangesAreOfTheirPartitions(t *testing.T) {
+	properties := latestProperties()
+	properties[PropertyChangeDataFeed] = "true"
+	table, err := Create(t.Context(), store.NewMemory(), CreateOptions{
+		Schema: idName(), PartitionColumns: []string{"name"}, Properties: properties, Features: []string{FeatureDomainMetadata},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, u := newUpserterOf(t, table, UpserterOptions{Keys: []string{"id"}})
+	a, b, c := strings.Repeat("a", 300), strings.Repeat("b", 300), strings.Repeat("c", 300)
+	mustUpsert(t, u, []person{{1, a}, {2, b}})
+	v := mustUpsert(t, u, []person{{2, c}, {3, a}}, 1).Version()
+	got := map[string]people{}
+	for rows, err := range table.Changes(t.Context(), v, v, ReadOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for row := range rows.Rows() {
+			kind := string(rows.Column(ColumnChangeType).At(row))
+			if got[kind] == nil {
+				got[kind] = people{}
+			}
+			got[kind][person{rows.Cols[0].I64[row], string(rows.Cols[1].At(row))}]++
+		}
+	}
+	want := map[string]people{ChangeDelete: {{1, a}: 1}, ChangeUpdateFrom: {{2, b}: 1}, ChangeUpdateTo: {{2, c}: 1}, ChangeInsert: {{3, a}: 1}}
+	if !maps.EqualFunc(got, want, maps.Equal) {
+		t.Errorf("changes %v, want %v", got, want)
+	}
 }
 
 func TestKeysThatTheLogCannotTellApartAreRefused(t *testing.T) {
