@@ -19,7 +19,7 @@ import (
 const (
 	// vacuumCheckpoints is how many checkpoints are searched for removed files.
 	vacuumCheckpoints = 16
-	// vacuumDeletes is how many files are deleted at once.
+	// vacuumDeletes is how many files are looked at and deleted at once.
 	vacuumDeletes = 16
 )
 
@@ -112,41 +112,52 @@ func (t *Table) vacuum(ctx context.Context, o VacuumOptions) (Vacuumed, error) {
 		return Vacuumed{}, err
 	}
 	maps.DeleteFunc(gone, func(name string, _ store.Info) bool { return needed[name] })
-	if !o.DryRun {
-		err = t.deleteAll(ctx, gone)
-	}
-	done := Vacuumed{Names: slices.Sorted(maps.Keys(gone))}
-	for _, info := range gone {
-		done.Bytes += info.Size
-	}
-	return done, err
+	return t.deleteAll(ctx, gone, o.DryRun)
 }
 
-// deleteAll deletes objects, some at a time. Those that are there still when it
-// ends with an error are taken out of gone.
-func (t *Table) deleteAll(ctx context.Context, gone map[string]store.Info) error {
+// deleteAll deletes objects, some at a time, and tells which were there and are
+// not any more; dry, which would be. Each is looked at right before it goes, so
+// that what ends early has done some of it.
+func (t *Table) deleteAll(ctx context.Context, gone map[string]store.Info, dry bool) (Vacuumed, error) {
 	var mu sync.Mutex
-	left := map[string]bool{}
-	for name := range gone {
-		left[name] = true
-	}
+	var done Vacuumed
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(vacuumDeletes)
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
 		g.Go(func() error {
-			if err := t.st.Delete(ctx, name); err != nil {
-				return err
+			size := gone[name].Size
+			if size == sizeUnknown {
+				r, n, err := t.st.OpenRange(ctx, name)
+				if errors.Is(err, store.ErrNotExist) {
+					return nil
+				}
+				if err == nil {
+					err = r.Close()
+				}
+				if err != nil {
+					return err
+				}
+				size = n
+			}
+			if !dry {
+				if err := t.st.Delete(ctx, name); err != nil {
+					return err
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			delete(left, name)
+			done.Names, done.Bytes = append(done.Names, name), done.Bytes+size
 			return nil
 		})
 	}
 	err := g.Wait()
-	maps.DeleteFunc(gone, func(name string, _ store.Info) bool { return left[name] })
-	return err
+	slices.Sort(done.Names)
+	return done, err
 }
+
+// sizeUnknown is the size of an object of which it is not known whether it is
+// there.
+const sizeUnknown = -1
 
 // retention returns for how long removed files are kept.
 func (s *Snapshot) retention() (time.Duration, error) {
@@ -223,14 +234,18 @@ func (f *File) objects(st store.Store, yield func(name string)) error {
 	return errors.Join(err, vectorErr)
 }
 
-// removedFiles returns the objects that were removed before the horizon, and those
-// of changed rows that were written before it, as far as they are still there.
+// removedFiles returns the objects that were removed before the horizon, of which
+// many are no longer there, and those of changed rows that were written before it.
 func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string]store.Info, error) {
 	gone := map[string]store.Info{}
 	yield := func(r tombstone) error {
 		// One without a time says nothing of when it was removed.
 		if r.deleted > 0 && r.deleted <= horizon.UnixMilli() {
-			_ = r.file.objects(t.st, func(name string) { gone[name] = store.Info{Name: name} }) // what is elsewhere is not deleted here
+			_ = r.file.objects(t.st, func(name string) { // what is elsewhere is not deleted here
+				if store.CheckName(name) == nil {
+					gone[name] = store.Info{Name: name, Size: sizeUnknown}
+				}
+			})
 		}
 		return nil
 	}
@@ -245,24 +260,6 @@ func (t *Table) removedFiles(ctx context.Context, horizon time.Time) (map[string
 	for i := 0; i < n; i += max(1, n/vacuumCheckpoints) {
 		err := readTombstones(ctx, t.st, l.checkpoints[i], yield)
 		if err != nil && !errors.Is(err, store.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
-			return nil, err
-		}
-	}
-	for name := range gone {
-		if err := store.CheckName(name); err != nil {
-			delete(gone, name)
-			continue
-		}
-		r, size, err := t.st.OpenRange(ctx, name)
-		switch {
-		case errors.Is(err, store.ErrNotExist):
-			delete(gone, name)
-			continue
-		case err != nil:
-			return nil, err
-		}
-		gone[name] = store.Info{Name: name, Size: size}
-		if err := r.Close(); err != nil {
 			return nil, err
 		}
 	}

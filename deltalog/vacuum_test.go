@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -335,4 +336,33 @@ func TestAVacuumThatIsBrokenOffTellsWhatItDeleted(t *testing.T) {
 		t.Errorf("%d files and then %d were deleted, of %d", len(done.Names), len(rest.Names), len(all))
 	}
 	checkPeople(t, memory, want)
+}
+
+// TestAVacuumThatIsBrokenOffHasBegunToDelete has the store be away once something
+// is deleted: what takes too long goes on the next time.
+func TestAVacuumThatIsBrokenOffHasBegunToDelete(t *testing.T) {
+	var last string
+	deleted := make(chan struct{})
+	var once sync.Once
+	table, _ := usedTableIn(t, &storetest.Faulty{Store: store.NewMemory(), Before: func(op storetest.Op, name string) error {
+		switch {
+		case last == "":
+		case op == storetest.Delete:
+			once.Do(func() { close(deleted) })
+		case op == storetest.OpenRange && name == last:
+			select {
+			case <-deleted:
+			case <-time.After(10 * time.Second):
+			}
+			return errors.New("the store is away")
+		}
+		return nil
+	}})
+	later(table, 8*day)
+	all := mustVacuum(t, table, VacuumOptions{DryRun: true}).Names
+	last = all[len(all)-1]
+	done, err := table.Vacuum(t.Context(), VacuumOptions{})
+	if err == nil || len(done.Names) == 0 || slices.Contains(done.Names, last) {
+		t.Fatalf("deleted %q of %q, %v", done.Names, all, err)
+	}
 }
