@@ -45,9 +45,10 @@ type Compaction struct {
 // Compact rewrites small files, and those of which more than a fifth of the
 // rows are dead, as files of the target size, within their partitions and in
 // the order of their rows. The rows of the table stay the same, and so do their ids
-// where it has row tracking. Rows that others
-// take away meanwhile are gone in the new files too, by deletion vectors: what
-// was rewritten is not lost to them, nor do they have to wait for it.
+// where it has row tracking. Rows that others take away meanwhile are gone in the new
+// files too, by deletion vectors: what was rewritten is not lost to them, nor do they
+// have to wait for it. Where the table does not allow such vectors, it ends with
+// ErrConflict instead.
 //
 // Where others changed protocol or metadata, or where rows came back that were
 // taken away, it ends with an error wrapping ErrConflict. What was committed

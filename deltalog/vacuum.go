@@ -52,10 +52,10 @@ type Vacuumed struct {
 // Vacuum deletes files that have not been in the table for longer than the
 // retention: data files, deletion vectors and files of changed rows, and, with
 // Full, anything else but the log and what begins with a dot or an underscore.
-// Files that the newest
-// version needs stay, and so do those that were removed or written lately. Tables
-// whose features bind writers in ways that are not known are refused, and so are
-// those with files elsewhere.
+// Files that the newest version needs stay, and so do those that were removed or
+// written lately. Tables whose features bind writers in ways that are not known are
+// refused, and so are those with files elsewhere. What was deleted before an error
+// is told besides it, and the next vacuum goes on from there.
 //
 // Without Full it finds what was removed in the log: in commits since the newest
 // checkpoint, and in checkpoints. What these have forgotten is left to a full
