@@ -167,14 +167,7 @@ func (b *Upsert) idsOf(ctx context.Context, list []replaced, yield func(by int, 
 		return cmp.Or(cmp.Compare(a.at.file, b.at.file), cmp.Compare(a.at.row, b.at.row))
 	})
 	for from, to := 0, 0; from < len(list); from = to {
-		file := list[from].at.file
-		for to = from; to < len(list) && list[to].at.file == file; to++ {
-			if f := b.mine[file]; f != nil {
-				yield(list[to].by, f.ids[list[to].at.row])
-			}
-		}
-		if b.mine[file] != nil {
-			continue
+		for to = from; to < len(list) && list[to].at.file == list[from].at.file; to++ {
 		}
 		if err := b.idsIn(ctx, list[from:to], yield); err != nil {
 			return err
@@ -183,14 +176,21 @@ func (b *Upsert) idsOf(ctx context.Context, list []replaced, yield func(by int, 
 	return nil
 }
 
-// idsIn does the same for rows of one file of the table.
+// idsIn does the same for rows of one file.
 func (b *Upsert) idsIn(ctx context.Context, list []replaced, yield func(by int, id int64)) error {
+	own := b.mine[list[0].at.file]
+	if own != nil && own.ids != nil {
+		for _, r := range list {
+			yield(r.by, own.ids[r.at.row])
+		}
+		return nil
+	}
 	f, err := b.closed(list[0].at.file)
 	if err != nil {
 		return err
 	}
 	base := f.tracking().BaseRowID
-	if base == nil {
+	if base == nil && own == nil {
 		return fmt.Errorf("%w: file %s: its rows have no ids", ErrCorrupt, f.Path)
 	}
 	var kept *rowPicker
@@ -224,9 +224,12 @@ func (b *Upsert) idsIn(ctx context.Context, list []replaced, yield func(by int, 
 			if rows[n] != int64(r.at.row) {
 				n++
 			}
-			if ids != nil && ids.Valid[n] {
+			switch {
+			case ids != nil && ids.Valid[n]:
 				yield(r.by, ids.I64[n])
-			} else {
+			case own != nil:
+				yield(r.by, noRowID)
+			default:
 				yield(r.by, *base+int64(r.at.row))
 			}
 		}

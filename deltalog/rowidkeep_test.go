@@ -130,6 +130,41 @@ func mustRowIDs(t *testing.T, st store.Store) map[int64]rowOfVersion {
 	return ids
 }
 
+// TestIDsOfManyRowsAreReadAgain has an upsert that is too large for memory put each
+// row twice.
+func TestIDsOfManyRowsAreReadAgain(t *testing.T) {
+	memory := store.NewMemory()
+	table := tableWith(t, memory, map[string]string{PropertyRowTracking: "true", PropertyDeletionVectors: "true"})
+	_, u := newUpserterOf(t, table, UpserterOptions{Keys: []string{"id"}, PendingBytes: 200, FileBytes: 1})
+	mustUpsert(t, u, []person{someone(1), someone(2)})
+	want := mustRowIDs(t, memory)
+	up := u.Begin()
+	for _, name := range []string{"once", "twice"} {
+		for id := range int64(20) {
+			if err := up.Put(t.Context(), batchOf(person{id, name}), keysOf(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, f := range up.files {
+		if up.spilled && f.ids != nil {
+			t.Fatalf("%d ids of a file that is written are held", len(f.ids))
+		}
+	}
+	if _, err := up.Commit(t.Context(), CommitExtras{}); err != nil {
+		t.Fatal(err)
+	}
+	got := mustRowIDs(t, memory)
+	for id, was := range want {
+		if is := got[id]; is.person != (person{was.id, "twice"}) {
+			t.Errorf("row id %d is of %v, and was of %v", id, is, was)
+		}
+	}
+	if len(got) != 20 {
+		t.Errorf("%d rows have ids", len(got))
+	}
+}
+
 // TestRowsWithoutTheirIDsAreTold has another writer insert the row that an upsert
 // takes for new.
 func TestRowsWithoutTheirIDsAreTold(t *testing.T) {

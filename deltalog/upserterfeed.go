@@ -37,7 +37,7 @@ type Upsert struct {
 	whole     part      // of such tables
 	files     []*newFile
 	mine      map[uint32]*newFile // files by their numbers
-	opened    int                 // how many of them are open
+	writing   []*newFile          // those that are open
 	recent    []recentRows
 	held      int // bytes of recent
 	order     []int32
@@ -51,7 +51,9 @@ type newFile struct {
 	part *part
 	w    *FileWriter // nil once it is closed
 	file *File       // nil until then
-	ids  []int64     // of its rows, where these are kept
+	// ids are those of its rows, where these are kept; nil where the file has to be
+	// read for them: once it is closed, and the upsert is too large to be planned anew.
+	ids []int64
 	// lostIDs says that some row is to have the id of another, and has not.
 	lostIDs bool
 }
@@ -156,6 +158,11 @@ func (b *Upsert) room() error {
 		return err
 	}
 	b.spilled = true
+	for _, f := range b.files {
+		if f.w == nil {
+			f.ids = nil
+		}
+	}
 	if err := b.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("write key index: %w", err)
 	}
@@ -192,7 +199,7 @@ func (b *Upsert) dropFiles() {
 		b.u.t.deleteFiles([]*File{f.file})
 	}
 	clear(b.mine)
-	b.files, b.opened, b.recent, b.held = nil, 0, nil, 0
+	b.files, b.writing, b.recent, b.held = nil, nil, nil, 0
 }
 
 // Delete takes the rows with these keys away, which are encoded as
@@ -457,28 +464,22 @@ func (b *Upsert) open(ctx context.Context, p *part) (*newFile, error) {
 	f := &newFile{id: b.u.index.newFile(), part: p, w: w}
 	b.files = append(b.files, f)
 	b.mine[f.id], p.open = f, f
-	b.opened++
+	b.writing = append(b.writing, f)
 	return f, nil
 }
 
 // makeRoom ends the largest open file where there are many, or where they are
 // large.
 func (b *Upsert) makeRoom() error {
-	if b.opened == 0 {
-		return nil
-	}
 	var largest *newFile
 	var bytes int64
-	for _, f := range b.files {
-		if f.w == nil {
-			continue
-		}
+	for _, f := range b.writing {
 		bytes += f.w.Bytes()
 		if largest == nil || f.w.Bytes() > largest.w.Bytes() {
 			largest = f
 		}
 	}
-	if b.opened < maxOpenFiles && bytes < maxOpenBytes {
+	if len(b.writing) < maxOpenFiles && bytes < maxOpenBytes {
 		return nil
 	}
 	return b.closeFile(largest)
@@ -486,7 +487,7 @@ func (b *Upsert) makeRoom() error {
 
 // closeFiles ends all files.
 func (b *Upsert) closeFiles() error {
-	for _, f := range slices.Clone(b.files) {
+	for _, f := range slices.Clone(b.writing) {
 		if err := b.closeFile(f); err != nil {
 			return err
 		}
@@ -506,7 +507,7 @@ func (b *Upsert) closeFile(f *newFile) error {
 		return r.file == f.id
 	})
 	f.part.open = nil
-	b.opened--
+	b.writing = slices.DeleteFunc(b.writing, func(o *newFile) bool { return o == f })
 	file, err := f.w.Close()
 	if err != nil {
 		f.w.Abort()
@@ -515,6 +516,9 @@ func (b *Upsert) closeFile(f *newFile) error {
 		return err
 	}
 	f.w, f.file = nil, file
+	if b.spilled {
+		f.ids = nil
+	}
 	return nil
 }
 

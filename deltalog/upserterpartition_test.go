@@ -80,8 +80,8 @@ func TestManyPartitionsAreWrittenWithFewFilesOpen(t *testing.T) {
 		if err := up.Put(t.Context(), batchOf(rows...), keysOf(idsOf(rows)...)); err != nil {
 			t.Fatal(err)
 		}
-		if up.opened > maxOpenFiles {
-			t.Fatalf("%d files are open", up.opened)
+		if len(up.writing) > maxOpenFiles {
+			t.Fatalf("%d files are open", len(up.writing))
 		}
 		clear(want)
 		for _, r := range rows {
