@@ -315,9 +315,10 @@ func (d *database) prepare(ctx workflow.Context) (queue string, err error) {
 }
 
 // found takes what a step saw of a table, unless a lane has reported of it since
-// the step began.
+// the step began. A live table whose copy is due is then looked at again.
 func (d *database) found(info *activities.TableInfo, at change.LSN, heard int, by string) {
 	if t := d.s.table(info.OID); t != nil && d.heard[info.OID] > heard {
+		t.Judge = t.Judge || t.Phase == Live && t.Recopy
 		return
 	}
 	if d.s.found(info, at, by) {

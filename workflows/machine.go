@@ -224,6 +224,7 @@ func (s *State) move(t *TableState, on event, r *activities.Reason, by string) {
 		s.Copy.Drop = append(s.Copy.Drop, CopyTable{OID: t.OID, Name: t.Name, Drop: true})
 	}
 	t.Phase, t.Reason = to, nil
+	t.Judge = t.Judge && to == Waiting // what somebody asked for is done, or void
 	t.Whole = t.Whole || to == Live
 	if to == Parked {
 		t.Reason = s.brief(r, t.Name)

@@ -39,3 +39,28 @@ func TestTheGroundOfATableUnderCopyIsJudgedWhenTheCopyHasEnded(t *testing.T) {
 		t.Errorf("after its copy: %+v", a)
 	}
 }
+
+func TestATableThatParksAnewWaitsForNoLook(t *testing.T) {
+	s := &State{Tables: []TableState{{OID: 1, Name: "public.a", Phase: Parked, Reason: &activities.Reason{Code: "MALFORMED_VALUE"}}}}
+	s.retry(s.table(1), Unpark)
+	s.change(&activities.TableChange{OID: 1, Reason: &activities.Reason{Code: "KAFKA_GAP"}}, LaneCommit) // a lane that is about to end
+	if a := s.table(1); a.Phase != Parked || s.judging() {
+		t.Errorf("table %+v", a)
+	}
+}
+
+func TestATableWhoseOptionsChangedIsCopiedAlthoughALaneReportedOfIt(t *testing.T) {
+	s := &State{Phase: Preparing, Tables: []TableState{{OID: 1, Name: "public.a", Phase: Live, Recopy: true}}}
+	d := &database{s: s, heard: map[uint32]int{}}
+	heard := d.reports
+	d.tables(&activities.TablesChanged{Tables: []activities.TableChange{{OID: 1, Position: "1/0/2/1"}}}) // of a lane that has ended
+	live := &activities.TableInfo{OID: 1, Name: "public.a", Phase: string(Live)}
+	d.found(live, 7, heard, "prepare")
+	if !s.judging() {
+		t.Fatalf("nothing looks at it any more: %+v", s.table(1))
+	}
+	d.found(live, 9, d.reports, "scan")
+	if due, is := s.recopied()[1]; !is || due != 9 || s.judging() {
+		t.Errorf("table %+v", s.table(1))
+	}
+}

@@ -92,8 +92,8 @@ type TableState struct {
 	After  change.LSN `json:"f,omitempty"`
 	// Whole tells that the table was live: it has had a whole copy.
 	Whole bool `json:"k,omitempty"`
-	// Judge tells that somebody asked for the table to go on: it waits for a look
-	// at the source and the lake to decide how.
+	// Judge tells that somebody asked for the table to go on, or to be written
+	// otherwise: it waits for a look at the source and the lake to decide how.
 	Judge bool `json:"j,omitempty"`
 	// Ground is what the table's stream rested on when it was last judged.
 	Ground change.Fingerprint `json:"g,omitempty"`
@@ -262,7 +262,7 @@ func (s *State) gone(is func(*TableState) bool, by string) (changed bool) {
 	for i := range s.Tables {
 		t := &s.Tables[i]
 		if t.Phase != Gone && is(t) {
-			t.Judge, changed = false, true
+			changed = true
 			s.move(t, vanishes, nil, by)
 		}
 		if t.Phase == Gone {
@@ -316,11 +316,12 @@ func (s *State) recopied() map[uint32]change.LSN {
 	return due
 }
 
-// excluded lists the OIDs of the tables that are not to be committed.
+// excluded lists the OIDs of the tables that are not to be committed. One that is
+// to be judged is not yet: only then is it known what it lacks.
 func (s *State) excluded() []uint32 {
 	var oids []uint32
 	for i := range s.Tables {
-		if t := &s.Tables[i]; t.Phase == Parked || t.Phase == Paused {
+		if t := &s.Tables[i]; t.Phase == Parked || t.Phase == Paused || t.Judge {
 			oids = append(oids, t.OID)
 		}
 	}

@@ -185,7 +185,6 @@ func (d *database) mayPause(in PauseInput) error {
 func (d *database) pauseTables(tables []*TableState) {
 	for _, t := range tables {
 		if t.Phase != Paused {
-			t.Judge = false
 			d.s.move(t, pauses, nil, Pause)
 		}
 	}

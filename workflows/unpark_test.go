@@ -424,3 +424,31 @@ func TestDatabasesThatFailTogetherComeBackApart(t *testing.T) {
 		t.Errorf("tries at\n%v\n%v", a, b)
 	}
 }
+
+func TestATableThatIsToGoOnIsLeftOutUntilItIsJudged(t *testing.T) {
+	w := newWorld(t)
+	w.three()
+	w.scan = func(activities.ScanInput) (activities.ScanResult, error) {
+		return activities.ScanResult{}, retries("SOURCE_UNREACHABLE")
+	}
+	w.at(time.Second, func() {
+		w.parkTable(2, "SCHEMA_INCOMPATIBLE")
+		w.signal(workflows.Unpark, workflows.UnparkInput{Recopy: true})
+	})
+	w.at(2*time.Second, func() {
+		w.end("Commit", activities.LaneResult{Resume: []byte(`[1]`)}, nil) // its time box is over
+	})
+	w.at(5*time.Second, func() {
+		if in := last[activities.CommitInput](w); len(w.of("Commit")) != 2 || len(in.Parked) != 1 || in.Parked[0] != 2 {
+			t.Errorf("%d commits, the last of %+v", len(w.of("Commit")), in)
+		}
+		w.judges()
+	})
+	w.at(time.Minute, func() {
+		if in := last[activities.CommitInput](w); len(in.Parked) != 0 || in.Resume != nil || w.table("public.b").Phase != workflows.Copying {
+			t.Errorf("commits %+v, table %+v", in, w.table("public.b"))
+		}
+		w.remove()
+	})
+	w.run()
+}
