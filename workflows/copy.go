@@ -321,7 +321,9 @@ func (c *copier) table(ctx workflow.Context, h *holder, id string, t CopyTable) 
 		return
 	}
 	f := failure(ctx, &c.in.Config, Queue(c.in.Config.Region, c.in.Config.Pool, LaneCopy), err)
-	if f.Reason.Code == activities.CodeInternal && t.Unknown.spent(&t.Unknown, workflow.Now(ctx)) {
+	if f.Reason.Code != activities.CodeInternal {
+		t.Unknown = nil
+	} else if t.Unknown.spent(&t.Unknown, workflow.Now(ctx)) {
 		f.Park, f.Database = true, false
 	}
 	if f.Park && !f.Database {

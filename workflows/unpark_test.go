@@ -452,3 +452,23 @@ func TestATableThatIsToGoOnIsLeftOutUntilItIsJudged(t *testing.T) {
 	})
 	w.run()
 }
+
+func TestAnOutageParksNoTableThatIsCopied(t *testing.T) {
+	s := copies(t)
+	tries := 0
+	s.chunk = func(in activities.ChunkInput) error {
+		switch tries++; {
+		case tries > 100*5: // each is tried some times under one cut
+			return nil
+		case tries/5%2 == 0: // now and then the outage looks like something else
+			return retries(activities.CodeInternal)
+		}
+		return retries("SOURCE_UNREACHABLE")
+	}
+	if err := s.copy(1); err != nil {
+		t.Fatal(err)
+	}
+	if tables, ended := s.outcome(); !ended || tables[1].Phase != "live" {
+		t.Errorf("told %+v after %d tries", s.told, tries)
+	}
+}
