@@ -180,6 +180,30 @@ func TestApplyTwiceTellsTheSameWorkflow(t *testing.T) {
 	}
 }
 
+func TestADatabaseThatRefusesItsPlanHidesNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.serve(steady(workflows.Running, nil), nil) // it knows no plans
+	w.apply("shop")
+	if _, err := w.client.Settle(t.Context(), "shop", 20*time.Second, nil); err != nil {
+		t.Fatal(err)
+	}
+	var chosen []*fleet.Database
+	for i := range w.file.Databases {
+		chosen = append(chosen, &w.file.Databases[i])
+	}
+	plan, err := w.client.Plan(t.Context(), chosen, true)
+	if err == nil || plan == nil || len(plan.Databases) != 2 {
+		t.Fatalf("plan %+v, %v", plan, err)
+	}
+	shop, crm := plan.Databases[0], plan.Databases[1]
+	if shop.Action != control.UnknownDatabase || !strings.HasPrefix(shop.Refused, "plan shop: ") {
+		t.Errorf("shop: %+v", shop)
+	}
+	if crm.Action != control.AddDatabase || crm.Reason == nil || crm.Reason.Code != "NO_WORKER" {
+		t.Errorf("crm: %+v", crm)
+	}
+}
+
 func TestParkedDatabaseGivesItsReason(t *testing.T) {
 	w := newWorld(t)
 	w.serve(steady(workflows.Parked, &activities.Reason{Code: "WAL_LEVEL", Message: "wal_level is replica", Remedy: "ALTER SYSTEM SET wal_level = logical"}), nil)

@@ -128,9 +128,9 @@ func (c *Client) Survey(ctx context.Context) (*Survey, error) {
 }
 
 // Plan says what applying databases of the file would do, and, where all are
-// meant, which run that the file does not hold. It changes nothing. The error,
-// besides those of Temporal itself, is a [NoWorkerError] where some database's
-// queue is served by nobody; the plan has all others then.
+// meant, which run that the file does not hold. It changes nothing. Without a plan
+// the error is of Temporal itself; with one it is the first of a database, such as
+// a [NoWorkerError] where nobody serves its queue: the plan has all others then.
 func (c *Client) Plan(ctx context.Context, chosen []*fleet.Database, all bool) (*Plan, error) {
 	if err := c.Initialised(ctx); err != nil {
 		return nil, err
@@ -140,19 +140,26 @@ func (c *Client) Plan(ctx context.Context, chosen []*fleet.Database, all bool) (
 		return nil, err
 	}
 	plan := &Plan{Region: c.file.Region, Databases: []*DatabasePlan{}}
-	var idle error
+	var first error
 	for _, db := range chosen {
 		p, err := c.PlanDatabase(ctx, survey, db, true)
-		if err != nil && p == nil {
+		var away *unreachableError
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.As(err, &away):
 			return nil, err
+		case p == nil:
+			p = newPlan(db.Name, UnknownDatabase)
+			p.Pool, p.Refused = db.Pool, err.Error()
 		}
-		idle = cmp.Or(idle, err)
+		first = cmp.Or(first, err)
 		plan.Databases = append(plan.Databases, p)
 	}
 	if all {
 		plan.Databases = append(plan.Databases, c.orphans(survey)...)
 	}
-	return plan, idle
+	return plan, first
 }
 
 // orphans are the databases that run in the region and that the file does not
