@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/activities/fleet"
 	"github.com/millrace-io/millrace/activities/internal/lake"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
+	"github.com/millrace-io/millrace/activities/internal/topic"
 )
 
 // PreviewInput asks what a configuration would mean at the source.
@@ -163,6 +164,12 @@ func (a *Activities) kept(ctx context.Context, sql *pgsource.DB, in *PreviewInpu
 		}
 	}
 	return kept, nil
+}
+
+// Outside names what a database's mirror makes outside the source: its folder in
+// the lake and its topics.
+func Outside(db *fleet.Database) []string {
+	return []string{"lake " + db.Lake + "/" + db.Name, "topic " + db.Topic.Name, "topic " + topic.SchemasTopic(db.Topic.Name)}
 }
 
 // PurgeInput asks for what a mirror made outside the source to be deleted.

@@ -330,7 +330,7 @@ type removeCommand struct {
 	Yes      bool          `help:"Really do it."`
 	KeepSlot bool          `help:"Leave slot and publications, for a mirror that goes on in another region with the same topic and lake."`
 	Purge    bool          `help:"Delete the database's folder in the lake and its topics, too."`
-	Force    bool          `help:"Go on where the database cannot be reached, and print what stays behind there."`
+	Force    bool          `help:"Go on where something cannot be reached, the database or what is to be purged, and print what stays behind."`
 	Timeout  time.Duration `default:"60s" help:"How long to wait until it is done."`
 }
 

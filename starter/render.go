@@ -217,7 +217,12 @@ func flush(t interface{ Flush() error }) { _ = t.Flush() }
 
 // printRemoved writes what became of a database that was removed.
 func printRemoved(w io.Writer, name string, in *workflows.RemoveInput, r *workflows.Removed) {
+	isLeft := func(what string) bool {
+		return slices.ContainsFunc(r.Left, func(l string) bool { return strings.HasPrefix(l, what+" ") })
+	}
 	switch {
+	case in.Purge && isLeft("lake"):
+		fmt.Fprintf(w, "%s is removed; its topics and its tables could not be deleted, or not all of them\n", name)
 	case in.Purge:
 		fmt.Fprintf(w, "%s is removed, with its topics and its tables\n", name)
 	case in.KeepSlot:
@@ -232,10 +237,10 @@ func printRemoved(w io.Writer, name string, in *workflows.RemoveInput, r *workfl
 		return
 	}
 	holds := ""
-	if slices.ContainsFunc(r.Left, func(l string) bool { return strings.HasPrefix(l, "slot ") }) {
-		holds = ", which holds WAL for a slot until it is dropped"
+	if isLeft("slot") {
+		holds = "; the source holds WAL for a slot until it is dropped"
 	}
-	fmt.Fprintf(w, "left behind at the source%s:\n", holds)
+	fmt.Fprintf(w, "left behind%s:\n", holds)
 	for _, l := range r.Left {
 		fmt.Fprintf(w, "  %s\n", l)
 	}

@@ -148,14 +148,15 @@ type RemoveInput struct {
 	KeepSlot bool `json:"keep_slot,omitempty"`
 	// Purge deletes the database's topics and its folder in the lake, too.
 	Purge bool `json:"purge,omitempty"`
-	// Force goes on where the database cannot be reached, leaving behind what
+	// Force goes on where something cannot be reached, leaving behind what
 	// the answer lists.
 	Force bool `json:"force,omitempty"`
 }
 
 // Removed is the answer to Remove.
 type Removed struct {
-	// Dropped and Left name slots and publications; Dropped also what was purged.
+	// Dropped and Left name slots and publications; Dropped also what was purged,
+	// and Left what was to be, of which some may be gone.
 	Dropped []string `json:"dropped,omitempty"`
 	Left    []string `json:"left,omitempty"`
 }

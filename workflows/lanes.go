@@ -172,7 +172,7 @@ func (d *database) run(ctx workflow.Context, i int) {
 			switch {
 			case i == dropping:
 				f.Park = false // it is asked for already
-				f.Reason.Remedy = "mend that, or leave behind what is at the source:\nmillrace remove " + d.s.Config.Name + " --yes --force"
+				f.Reason.Remedy = "mend that, or leave behind what cannot be reached:\n" + d.s.forced()
 			case f.Reason.Code == activities.CodeInternal:
 				f.Park = d.s.spend(l.name, workflow.Now(ctx))
 			default:
@@ -400,8 +400,9 @@ func (d *database) look(ctx workflow.Context, queue string, counts func() bool) 
 	return nil
 }
 
-// drop drops what was made at the source. Where that is forced, it ends with
-// the first failure and tells what stays behind.
+// drop drops what was made at the source, and purges what was made elsewhere if
+// that is asked for. Where it is forced, each ends with its first failure, and the
+// answer tells what stays behind.
 func (d *database) drop(ctx workflow.Context) (queue string, err error) {
 	queue = d.queue(LaneControl)
 	within := shortStep
@@ -424,6 +425,9 @@ func (d *database) drop(ctx workflow.Context) (queue string, err error) {
 		}
 	}
 	purged, err := d.purge(ctx, queue)
+	if err != nil && d.s.Remove.Force && failure(ctx, &d.s.Config, queue, err).Reason.Code != activities.CodeWorkerLost {
+		out.Left, err = append(out.Left, activities.Outside(&d.s.Config)...), nil
+	}
 	if err == nil && d.current(ctx, dropping) {
 		d.removed = &Removed{Dropped: append(out.Dropped, purged...), Left: out.Left}
 	}

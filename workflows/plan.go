@@ -277,6 +277,15 @@ func (d *database) mayRemove(in RemoveInput) error {
 	return nil
 }
 
+// forced is the command that ends a removal although something cannot be reached.
+func (s *State) forced() string {
+	command := "millrace remove " + s.Config.Name + " --yes"
+	if s.Remove.Purge {
+		command += " --purge"
+	}
+	return command + " --force"
+}
+
 // purge deletes what the mirror made outside the source, once that is dropped.
 func (d *database) purge(ctx workflow.Context, queue string) ([]string, error) {
 	if !d.s.Remove.Purge {

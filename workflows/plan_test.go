@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +220,33 @@ func TestWhatARemovalLeaves(t *testing.T) {
 		w.signal(workflows.Remove, workflows.RemoveInput{Purge: true, Force: true})
 	})
 	w.run()
+}
+
+func TestAPurgeThatCannotSucceedIsForced(t *testing.T) {
+	w := newWorld(t)
+	purges := 0
+	register(w, "Purge", func(context.Context, activities.PurgeInput) (activities.PurgeResult, error) {
+		if purges++; purges == 10 {
+			return activities.PurgeResult{}, retries(activities.CodeWorkerLost)
+		}
+		return activities.PurgeResult{}, retries("LAKE_UNREACHABLE")
+	})
+	w.at(time.Second, func() { w.signal(workflows.Remove, workflows.RemoveInput{Purge: true}) })
+	var removed *request[workflows.Removed]
+	w.at(time.Minute, func() {
+		w.phase(workflows.Removing, "LAKE_UNREACHABLE")
+		if r := w.status().Reason; !strings.HasSuffix(r.Remedy, "\nmillrace remove shop --yes --purge --force") {
+			t.Errorf("reason %+v", r)
+		}
+		purges = 9
+		removed = ask[workflows.Removed](w, workflows.Remove, "1", workflows.RemoveInput{Purge: true, Force: true})
+	})
+	w.at(time.Hour, func() { w.env.CancelWorkflow() })
+	w.run()
+	want := []string{"lake file:///lake/shop", "topic millrace.shop", "topic millrace.shop.schemas"}
+	if removed.err != nil || !slices.Equal(removed.out.Left, want) || purges < 11 {
+		t.Errorf("answer %+v after %d purges", removed, purges)
+	}
 }
 
 func TestADatabaseThatDoesNotRunIsForeseen(t *testing.T) {
