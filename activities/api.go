@@ -84,6 +84,9 @@ type PrepareInput struct {
 	Epoch    uint32 `json:"epoch,omitempty"`
 	SystemID string `json:"system_id,omitempty"`
 	Timeline int32  `json:"timeline,omitempty"`
+	// Anew begins an epoch after Epoch, on whatever server answers: slots of
+	// earlier ones are dropped, and a topic that is gone is made again.
+	Anew bool `json:"anew,omitempty"`
 }
 
 // PrepareResult says what the lanes start from.
@@ -94,12 +97,18 @@ type PrepareResult struct {
 	Tables   []TableInfo `json:"tables"`
 	// LSN is where the source's WAL ended meanwhile.
 	LSN change.LSN `json:"lsn"`
+	// Floor is where an epoch that was begun anew begins in the topic, for
+	// CommitInput.
+	Floor json.RawMessage `json:"floor,omitempty"`
 }
 
 // ScanInput asks which tables match now.
 type ScanInput struct {
 	DB    fleet.Database `json:"db"`
 	Epoch uint32         `json:"epoch"`
+	// SystemID and Timeline are those of the last preparation.
+	SystemID string `json:"system_id,omitempty"`
+	Timeline int32  `json:"timeline,omitempty"`
 	// Known are the tables that were found before.
 	Known []KnownTable `json:"known,omitempty"`
 	// Copy is the id of the copy that should be running; empty where there is
@@ -161,6 +170,8 @@ type CommitInput struct {
 	// Resume is that of the last run: a hint. Without it reading begins at the
 	// earliest record that is kept.
 	Resume json.RawMessage `json:"resume,omitempty"`
+	// Floor is where reading begins without Resume, while the topic goes back as far.
+	Floor json.RawMessage `json:"floor,omitempty"`
 	// Parked are the tables that must not be committed: parked and paused ones.
 	Parked []uint32 `json:"parked,omitempty"`
 	// Recopied are the tables that are to be copied again, with a cut that is not

@@ -50,7 +50,7 @@ type class struct {
 }
 
 // again is the remedy where only a new epoch helps.
-const again = "every table is to be copied again:\nmillrace remove {db} --yes && millrace apply {db}"
+const again = "every table is to be copied again:\nmillrace unpark {db} --new-epoch --yes"
 
 // classes is the taxonomy: the first that errors.Is finds decides.
 var classes = []class{
@@ -62,7 +62,7 @@ var classes = []class{
 	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads"},
 	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: " + again},
 	{ErrSlotMoved, "SLOT_MOVED", park, true, "changes were lost at the source: " + again},
-	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server and apply it; or, to mirror the one that answers:\nmillrace remove {db} --yes --force && millrace apply {db}"},
+	{pgsource.ErrIdentityChanged, "SOURCE_IDENTITY_CHANGED", park, true, "point the fleet file at the right server and apply it; or, to mirror the one that answers, drop the slot at the other where that still runs, and copy every table again:\nmillrace unpark {db} --new-epoch --yes"},
 	{pgsource.ErrPublicationMissing, "PUBLICATION_MISSING", park, true, "changes were lost at the source: " + again},
 	{pgsource.ErrConfig, "SOURCE_CONFIG", park, true, "correct url: in the fleet file\nmillrace apply {db}"},
 	{pgsource.ErrNoDatabase, "NO_DATABASE", park, true, "correct url: in the fleet file\nmillrace apply {db}"},
@@ -150,6 +150,16 @@ func CopiesAgain(c Code) bool {
 	switch c {
 	case "KAFKA_GAP", "RECORD_TOO_LARGE", "SCHEMA_INCOMPATIBLE", "LATEST_DIVERGED", "HISTORY_DISORDER", "TABLE_RENAMED",
 		"UNREPRESENTABLE_VALUE":
+		return true
+	}
+	return false
+}
+
+// Unreadable tells that what parked a database, or a table, is what the topic holds
+// or lacks: whoever reads it from before that meets it again.
+func Unreadable(c Code) bool {
+	switch c {
+	case "MALFORMED_RECORD", "KAFKA_DIVERGED", "KAFKA_GAP", "TOPIC_MISSING", CodeSchemaUnknown, CodeKafkaCorrupt:
 		return true
 	}
 	return false

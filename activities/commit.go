@@ -125,25 +125,7 @@ func (c *committer) open() error {
 	if c.schemas, err = c.a.kafka.LoadSchemas(ctx, c.in.DB.Topic.Name); err != nil {
 		return err
 	}
-	resume := make([]topic.Resume, c.in.DB.Topic.Partitions)
-	if len(c.in.Resume) > 0 {
-		if err := json.Unmarshal(c.in.Resume, &resume); err != nil || len(resume) != c.in.DB.Topic.Partitions {
-			return errRewind
-		}
-		c.hinted = true
-	}
-	from := map[int]int64{}
-	for p, r := range resume {
-		if r.Offset > 0 {
-			from[p] = r.Offset
-		}
-		c.trackers = append(c.trackers, topic.NewTracker(p, r))
-	}
-	c.reader, err = c.a.kafka.Reader(ctx, topic.ReaderConfig{Topic: c.in.DB.Topic.Name, From: from})
-	if c.hinted && (errors.Is(err, topic.ErrOffsetLost) || errors.Is(err, topic.ErrOffsetAhead)) {
-		return errRewind
-	}
-	if err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	// A crash may have left latest behind history: every table is looked at
@@ -158,6 +140,43 @@ func (c *committer) open() error {
 		}
 	}
 	return nil
+}
+
+// begin starts the reader and its trackers at the hint, else at the floor, else
+// where the topic begins.
+func (c *committer) begin() (err error) {
+	n := c.in.DB.Topic.Partitions
+	c.hinted = len(c.in.Resume) > 0
+	start := c.in.Resume
+	if !c.hinted {
+		start = c.in.Floor
+	}
+	resume := make([]topic.Resume, n)
+	if len(start) > 0 {
+		if err := json.Unmarshal(start, &resume); err != nil || len(resume) != n {
+			if c.hinted {
+				return errRewind
+			}
+			resume = make([]topic.Resume, n)
+		}
+	}
+	from := map[int]int64{}
+	c.trackers = c.trackers[:0]
+	for p, r := range resume {
+		if r.Offset > 0 {
+			from[p] = r.Offset
+		}
+		c.trackers = append(c.trackers, topic.NewTracker(p, r))
+	}
+	c.reader, err = c.a.kafka.Reader(c.l.ctx, topic.ReaderConfig{Topic: c.in.DB.Topic.Name, From: from})
+	if lost := errors.Is(err, topic.ErrOffsetLost) || errors.Is(err, topic.ErrOffsetAhead); lost && len(start) > 0 {
+		if c.hinted {
+			return errRewind
+		}
+		c.in.Floor = nil // the topic has come past it, or is another
+		return c.begin()
+	}
+	return err
 }
 
 // table returns the entry of a table, making it.

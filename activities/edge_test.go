@@ -269,7 +269,7 @@ func TestARemedyThatResumesNothingIsNotGiven(t *testing.T) {
 	foreign := &pgsource.Error{Class: pgsource.ErrSlotMissing, Problem: pgsource.Problem{Code: "SLOT_FOREIGN", Sentence: "not ours", Remedy: "SELECT pg_drop_replication_slot('s');"}}
 	for _, err := range []error{missing, foreign} {
 		r := Classify(err).Reason.Remedy
-		if !strings.Contains(r, "\nmillrace remove {db} --yes && millrace apply {db}") || strings.Contains(r, "resume") {
+		if !strings.Contains(r, "\nmillrace unpark {db} --new-epoch --yes") || strings.Contains(r, "resume") {
 			t.Errorf("%v: remedy %q", err, r)
 		}
 	}

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,7 +32,7 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 		return out, err
 	}
 	defer sql.Close()
-	if in.SystemID != "" {
+	if in.SystemID != "" && !in.Anew {
 		if err := sameSource(ctx, sql, in.SystemID, in.Timeline); err != nil {
 			return out, err
 		}
@@ -49,7 +50,7 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 	}
 	// Where an epoch has begun, a topic that is not there took changes with it.
 	ensure := a.kafka.Ensure
-	if in.Epoch > 0 {
+	if in.Epoch > 0 && !in.Anew {
 		ensure = a.kafka.Check
 	}
 	if err := ensure(ctx, a.topic(db)); err != nil {
@@ -84,7 +85,7 @@ func (a *Activities) Prepare(ctx context.Context, in PrepareInput) (PrepareResul
 		}
 	}
 	if fresh {
-		if err := a.kafka.Begin(ctx, db.Topic.Name, out.Epoch); err != nil {
+		if out.Floor, err = a.beginEpoch(ctx, sql, db, out.Epoch); err != nil {
 			return out, err
 		}
 	}
@@ -114,11 +115,11 @@ func (a *Activities) topic(db *fleet.Database) topic.Topic {
 
 // epoch finds the generation of the slot to use. The first preparation adopts
 // a slot of ours that is there, if it was read into this topic; where there is
-// none it begins a generation later than any that the topic or the lake has
-// seen. Later preparations insist on theirs: a slot that is gone has lost
-// changes. fresh tells that the slot is yet to be made.
+// none, or where that is asked for, it begins a generation later than any that
+// the topic or the lake has seen. Later preparations insist on theirs: a slot
+// that is gone has lost changes. fresh tells that the slot is yet to be made.
 func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInput, tables []*change.Table) (epoch uint32, fresh bool, err error) {
-	if in.Epoch > 0 {
+	if in.Epoch > 0 && !in.Anew {
 		if _, err := sql.Slot(ctx, pgsource.SlotName(in.DB.Name, in.Epoch)); err != nil {
 			return 0, false, err
 		}
@@ -132,7 +133,7 @@ func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInp
 	if err != nil {
 		return 0, false, err
 	}
-	seen := schemas.LastEpoch()
+	seen := max(schemas.LastEpoch(), in.Epoch)
 	for _, t := range tables {
 		m, err := a.mirror(ctx, &in.DB, t)
 		if err != nil {
@@ -146,10 +147,43 @@ func (a *Activities) epoch(ctx context.Context, sql *pgsource.DB, in *PrepareInp
 			return 0, false, err
 		}
 	}
+	if in.Anew {
+		return slices.Max(append(slots, seen)) + 1, true, nil
+	}
 	if len(slots) > 0 && slices.Max(slots) >= seen {
 		return slices.Max(slots), false, schemas.Began(slices.Max(slots))
 	}
 	return seen + 1, true, nil
+}
+
+// beginEpoch begins an epoch in the topic and drops the slots of earlier ones,
+// which nobody reads any more. It returns where the topic ended before.
+func (a *Activities) beginEpoch(ctx context.Context, sql *pgsource.DB, db *fleet.Database, epoch uint32) (json.RawMessage, error) {
+	ends, err := a.kafka.Ends(ctx, db.Topic.Name)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := json.Marshal(ends)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever began a later one meanwhile has an attempt of this fail here.
+	if err := a.kafka.Begin(ctx, db.Topic.Name, epoch); err != nil {
+		return nil, err
+	}
+	slots, err := slotEpochs(ctx, sql, db.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, earlier := range slots {
+		if earlier >= epoch {
+			continue
+		}
+		if _, err := sql.DropSlot(ctx, pgsource.SlotName(db.Name, earlier)); err != nil {
+			return nil, err
+		}
+	}
+	return floor, nil
 }
 
 // mirror opens the mirror of a table as the fleet file wants it.
@@ -291,6 +325,11 @@ func (a *Activities) Scan(ctx context.Context, in ScanInput) (ScanResult, error)
 		return out, err
 	}
 	defer sql.Close()
+	if in.SystemID != "" {
+		if err := sameSource(ctx, sql, in.SystemID, in.Timeline); err != nil {
+			return out, err
+		}
+	}
 	tables, odd, err := sql.Tables(ctx, db.Tables)
 	if err != nil {
 		return out, err

@@ -19,6 +19,9 @@ type PreviewInput struct {
 	Running  bool   `json:"running,omitempty"`
 	SystemID string `json:"system_id,omitempty"`
 	Timeline int32  `json:"timeline,omitempty"`
+	// Anew asks alone what stands in the way of another slot for a database that
+	// is mirrored now.
+	Anew bool `json:"anew,omitempty"`
 	// Known are the tables that are mirrored now.
 	Known []PreviewKnown `json:"known,omitempty"`
 }
@@ -69,6 +72,9 @@ func (a *Activities) Preview(ctx context.Context, in PreviewInput) (PreviewResul
 	tables, odd, err := sql.Tables(ctx, db.Tables)
 	if err != nil {
 		return out, err
+	}
+	if in.Anew {
+		return out, a.standing(ctx, sql, &in, odd, &out)
 	}
 	known := make(map[uint32]PreviewKnown, len(in.Known))
 	for _, k := range in.Known {

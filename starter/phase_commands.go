@@ -96,6 +96,7 @@ type unparkCommand struct {
 	Database string        `arg:"" help:"Database."`
 	Tables   []string      `arg:"" optional:"" name:"table" help:"Tables (schema.table); none means everything of the database that is parked."`
 	DryRun   bool          `name:"dry-run" help:"Only say what it would do."`
+	NewEpoch bool          `name:"new-epoch" help:"Begin with another slot, where the former one's changes are lost: every table is copied again."`
 	Yes      bool          `help:"Copy again what has to be copied again."`
 	Timeout  time.Duration `default:"30s" help:"How long to wait until the database is running or parked."`
 }
@@ -104,9 +105,12 @@ type unparkCommand struct {
 func (unparkCommand) Help() string {
 	return `Says how each thing that is parked will go on, then lets it: a database is prepared again; a table goes on where it stopped, its latest from history and the rest from Kafka, or is copied again. A copy reads every row at the source, and needs --yes. Nothing else is interrupted.
 
+With --new-epoch the database gets another slot, whether it is parked or not: what the former one, or the topic, has lost is made up for by copying every table again. History stays as it is and goes on; rows that were deleted meanwhile leave latest. Slots of Millrace's own for this database are dropped, and publications and a topic that are gone are made again.
+
 Examples:
   millrace unpark shop --dry-run --fleet fleet.yaml
-  millrace unpark shop public.orders --yes --fleet fleet.yaml`
+  millrace unpark shop public.orders --yes --fleet fleet.yaml
+  millrace unpark shop --new-epoch --yes --fleet fleet.yaml`
 }
 
 // Run says what it will do, and does it.
@@ -120,7 +124,8 @@ func (c unparkCommand) Run(a *app) error {
 		return err
 	}
 	defer client.Close()
-	plan, err := client.Unparking(a.ctx, c.Database, c.Tables)
+	in := workflows.UnparkInput{Tables: c.Tables, NewEpoch: c.NewEpoch, Recopy: c.Yes}
+	plan, err := client.Unparking(a.ctx, c.Database, in)
 	if err != nil {
 		return err
 	}
@@ -139,7 +144,7 @@ func (c unparkCommand) Run(a *app) error {
 	if c.DryRun {
 		return nil
 	}
-	if _, err := client.Unpark(a.ctx, c.Database, c.Tables, c.Yes); err != nil {
+	if _, err := client.Unpark(a.ctx, c.Database, in, c.Timeout); err != nil {
 		return err
 	}
 	return a.settled(client, c.Database, began, c.Timeout)
@@ -151,6 +156,7 @@ var ways = map[string]string{
 	workflows.ByCatchingUp: "goes on where it stopped: latest from history, the rest from Kafka",
 	workflows.ByCopying:    "is copied, as is due anyway",
 	workflows.ByRecopying:  "is copied again, while all others go on",
+	workflows.ByNewEpoch:   "gets another slot, in which its tables are copied again",
 }
 
 // printUnparking writes how each thing that is parked goes on.

@@ -74,6 +74,10 @@ func TestHowThingsGoOnAsText(t *testing.T) {
 		{Table: "public.b", Reason: &activities.Reason{Code: "TABLE_PRIVILEGE"}, How: workflows.ByCopying},
 		{Table: "public.c", Reason: &activities.Reason{Code: "KAFKA_GAP"}, How: workflows.ByRecopying, Rows: 1234567},
 	}})
+	printUnparking(&b, &workflows.UnparkPlan{Database: "shop", Steps: []workflows.UnparkStep{
+		{Reason: &activities.Reason{Code: "SLOT_LOST"}, How: workflows.ByNewEpoch},
+		{Table: "public.a", How: workflows.ByRecopying, Rows: 7},
+	}})
 	golden(t, "unpark.txt", b.String())
 }
 
@@ -92,7 +96,7 @@ func TestEventsAsText(t *testing.T) {
 func TestTheCommandLineKnowsTheCommandsOfRemedies(t *testing.T) {
 	for _, line := range []string{
 		"resume shop", "unpark shop public.a", "unpark shop public.a --yes", "apply shop",
-		"remove shop --yes", "remove shop --yes --force", "resume shop public.a",
+		"unpark shop --new-epoch --yes", "remove shop --yes --force", "resume shop public.a",
 	} {
 		parser, err := kong.New(&commands{}, kong.Name("millrace"))
 		if err != nil {

@@ -45,8 +45,11 @@ func (d *database) handle(ctx workflow.Context) error {
 			d.resume(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),
-		workflow.SetQueryHandler(ctx, Unpark, func(in UnparkInput) (UnparkPlan, error) { return d.s.unparking(in.Tables) }),
+		workflow.SetQueryHandler(ctx, Unpark, func(in UnparkInput) (UnparkPlan, error) { return d.s.unparking(in) }),
 		update(ctx, Unpark, d.mayUnpark, func(ctx workflow.Context, in UnparkInput) (Accepted, error) {
+			if err := d.mayBeginNow(ctx, in); err != nil {
+				return Accepted{}, err
+			}
 			d.unpark(ctx, in)
 			return Accepted{Phase: d.s.Phase}, nil
 		}),

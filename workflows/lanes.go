@@ -243,7 +243,7 @@ func (d *database) capture(ctx workflow.Context) (queue string, err error) {
 // commit offers the lane to the worker with the warm index first.
 func (d *database) commit(ctx workflow.Context) (queue string, err error) {
 	in := activities.CommitInput{
-		DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Parked: d.s.excluded(), Recopied: d.s.recopied(),
+		DB: d.s.Config, Epoch: d.s.Epoch, Resume: d.s.Resume, Floor: d.s.Floor, Parked: d.s.excluded(), Recopied: d.s.recopied(),
 	}
 	if d.s.Worker != "" {
 		queue = WorkerQueue(d.s.Config.Region, d.s.Config.Pool, LaneCommit, d.s.Worker)
@@ -297,11 +297,12 @@ func (d *database) prepare(ctx workflow.Context) (queue string, err error) {
 	heard := d.reports
 	var out activities.PrepareResult
 	err = workflow.ExecuteActivity(d.options(ctx, queue, fetchWithin, shortStep), steps.Prepare, activities.PrepareInput{
-		DB: d.s.Config, Epoch: d.s.Epoch, SystemID: d.s.SystemID, Timeline: d.s.Timeline,
+		DB: d.s.Config, Epoch: d.s.Epoch, SystemID: d.s.SystemID, Timeline: d.s.Timeline, Anew: d.s.NewEpoch != nil,
 	}).Get(ctx, &out)
 	if err != nil || !d.current(ctx, preparing) {
 		return queue, err
 	}
+	d.begun(&out)
 	d.s.Epoch, d.s.SystemID, d.s.Timeline = out.Epoch, out.SystemID, out.Timeline
 	listed := map[uint32]bool{}
 	for i := range out.Tables {
@@ -358,7 +359,7 @@ func (d *database) look(ctx workflow.Context, queue string, counts func() bool) 
 		return err
 	}
 	defer d.looking.Unlock()
-	in := activities.ScanInput{DB: d.s.Config, Epoch: d.s.Epoch}
+	in := activities.ScanInput{DB: d.s.Config, Epoch: d.s.Epoch, SystemID: d.s.SystemID, Timeline: d.s.Timeline}
 	if d.s.Copy != nil {
 		in.Copy = d.s.Copy.ID
 	}

@@ -48,6 +48,10 @@ type State struct {
 	// Resume is where the commit lane starts to read: a hint that only
 	// activities understand.
 	Resume json.RawMessage `json:"resume,omitempty"`
+	// Floor is where it starts without that hint; nil means where the topic begins.
+	Floor json.RawMessage `json:"floor,omitempty"`
+	// NewEpoch is the request to begin an epoch, until a preparation has.
+	NewEpoch *NewEpoch `json:"new_epoch,omitempty"`
 	// Copy is the copy that runs; Copies counts them.
 	Copy   *CopyState `json:"copy,omitempty"`
 	Copies int        `json:"copies,omitempty"`

@@ -22,6 +22,9 @@ const (
 	ByCopying = "copy"
 	// ByRecopying copies a table again: every row is read at the source.
 	ByRecopying = "recopy"
+	// ByNewEpoch gives the database another slot, in which every table is copied
+	// again.
+	ByNewEpoch = "new-epoch"
 )
 
 // UnparkInput continues what is parked. With Unpark as a query it asks what that
@@ -33,6 +36,10 @@ type UnparkInput struct {
 	// Recopy permits to copy tables again; without it, a request that would is
 	// refused.
 	Recopy bool `json:"recopy,omitempty"`
+	// NewEpoch gives the database another slot, whether it is parked or not, where
+	// the changes that the former one held are lost: every table is copied again,
+	// and what was deleted meanwhile leaves latest. It goes without Tables.
+	NewEpoch bool `json:"new_epoch,omitempty"`
 }
 
 // UnparkPlan is what a request to unpark does.
@@ -47,7 +54,7 @@ type UnparkStep struct {
 	Table string `json:"table,omitempty"`
 	// Reason is why it is parked.
 	Reason *activities.Reason `json:"reason"`
-	// How is one of ByPreparing, ByCatchingUp, ByCopying, ByRecopying.
+	// How is one of ByPreparing, ByCatchingUp, ByCopying, ByRecopying, ByNewEpoch.
 	How string `json:"how"`
 	// Rows are those that the last copy read, where it is to be copied again.
 	Rows int64 `json:"rows,omitempty"`
@@ -64,10 +71,13 @@ func (p *UnparkPlan) Recopied() (names []string) {
 }
 
 // unparking says what unparking some tables does, or everything of the database.
-func (s *State) unparking(names []string) (UnparkPlan, error) {
-	p := UnparkPlan{Database: s.Config.Name}
-	if s.Phase == Removing {
+func (s *State) unparking(in UnparkInput) (UnparkPlan, error) {
+	p, names := UnparkPlan{Database: s.Config.Name}, in.Tables
+	switch {
+	case s.Phase == Removing:
 		return p, errRemoving
+	case in.NewEpoch:
+		return s.beginning(in)
 	}
 	chosen, err := s.chosen(names)
 	if err != nil {
@@ -124,12 +134,12 @@ func (s *State) in(p Phase) (tables []*TableState) {
 }
 
 func (d *database) mayUnpark(in UnparkInput) error {
-	p, err := d.s.unparking(in.Tables)
+	p, err := d.s.unparking(in)
 	if err != nil {
 		return err
 	}
 	if names := p.Recopied(); len(names) > 0 && !in.Recopy {
-		return fmt.Errorf("%s would be copied again; recopy: true permits that", shorten(strings.Join(names, ", "), long))
+		return fmt.Errorf("%s would be copied again; recopy: true permits that", enumerate(names, 20))
 	}
 	return nil
 }
@@ -140,9 +150,12 @@ func (d *database) unpark(ctx workflow.Context, in UnparkInput) {
 		d.note(ctx, Unpark, "refused: "+err.Error())
 		return
 	}
-	if len(in.Tables) == 0 && d.s.Phase == Parked {
+	switch {
+	case in.NewEpoch:
+		d.begin()
+	case len(in.Tables) == 0 && d.s.Phase == Parked:
 		d.anew(resumes, Unpark)
-	} else {
+	default:
 		tables := d.s.in(Parked)
 		if len(in.Tables) > 0 {
 			tables, _ = d.s.chosen(in.Tables)

@@ -61,15 +61,19 @@ func (c *Client) Resume(ctx context.Context, name string, tables []string) (work
 	return request[workflows.Accepted](ctx, c, name, workflows.Resume, workflows.ResumeInput{Tables: tables}, answerLimit)
 }
 
-// Unparking says what unparking tables, or everything, would do.
-func (c *Client) Unparking(ctx context.Context, name string, tables []string) (*workflows.UnparkPlan, error) {
-	return answer[workflows.UnparkPlan](ctx, c, name, workflows.Unpark, workflows.UnparkInput{Tables: tables})
+// Unparking says what a request to unpark would do.
+func (c *Client) Unparking(ctx context.Context, name string, in workflows.UnparkInput) (*workflows.UnparkPlan, error) {
+	return answer[workflows.UnparkPlan](ctx, c, name, workflows.Unpark, in)
 }
 
-// Unpark continues what is parked: everything, or tables. Where recopy is false,
-// one that would copy a table again is refused.
-func (c *Client) Unpark(ctx context.Context, name string, tables []string, recopy bool) (workflows.Accepted, error) {
-	return request[workflows.Accepted](ctx, c, name, workflows.Unpark, workflows.UnparkInput{Tables: tables, Recopy: recopy}, answerLimit)
+// Unpark continues what is parked: everything, or tables. One that would copy a
+// table again is refused unless its input permits that; for a new epoch the source
+// is asked first, for at most limit.
+func (c *Client) Unpark(ctx context.Context, name string, in workflows.UnparkInput, limit time.Duration) (workflows.Accepted, error) {
+	if !in.NewEpoch {
+		limit = answerLimit
+	}
+	return request[workflows.Accepted](ctx, c, name, workflows.Unpark, in, limit)
 }
 
 // Events returns the last changes of phase of a database and its tables.

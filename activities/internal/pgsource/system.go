@@ -49,7 +49,6 @@ func (s System) Same(id string, timeline int32) error {
 	return &Error{Class: ErrIdentityChanged, Problem: Problem{
 		Code:     "SOURCE_IDENTITY_CHANGED",
 		Sentence: fmt.Sprintf("system %s on timeline %d answers, where system %s on timeline %d was mirrored", s.ID, s.Timeline, id, timeline),
-		Remedy:   "correct the url; or, where the database was really replaced or failed over, remove it and apply it anew",
 		Blocking: true,
 	}}
 }

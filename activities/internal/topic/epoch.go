@@ -6,13 +6,31 @@ import (
 )
 
 // Begin begins an epoch in a topic before its slot exists, so that the topic can
-// be told from one that was made later and lacks what the slot has passed.
+// be told from one that was made later and lacks what the slot has passed. What
+// was written in earlier epochs may be gone, or of no form that is known.
 func (c *Client) Begin(ctx context.Context, topic string, epoch uint32) error {
-	p, err := c.Publisher(ctx, PublisherConfig{Topic: topic, Epoch: epoch})
+	p, err := c.Publisher(ctx, PublisherConfig{Topic: topic, Epoch: epoch, begins: true})
 	if err != nil {
 		return err
 	}
 	return p.Close(ctx)
+}
+
+// Ends returns where each partition of a topic ends now.
+func (c *Client) Ends(ctx context.Context, topic string) ([]Resume, error) {
+	partitions, _, err := c.layout(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	spans, err := c.spans(ctx, topic, partitions)
+	if err != nil {
+		return nil, err
+	}
+	ends := make([]Resume, partitions)
+	for p, s := range spans {
+		ends[p].Offset = s.End
+	}
+	return ends, nil
 }
 
 // Began tells whether an epoch was begun in a topic. One that was not is

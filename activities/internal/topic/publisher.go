@@ -56,6 +56,8 @@ type PublisherConfig struct {
 	AdvanceEvery time.Duration
 	// Compression of batches: "none" or "lz4". Empty means "none".
 	Compression string
+
+	begins bool // see [Client.Begin]
 }
 
 // Publisher writes the changes of one slot into a topic. Its methods but
@@ -190,7 +192,7 @@ func (c *Client) newPublisher(ctx context.Context, cfg PublisherConfig) (*Publis
 	if err != nil {
 		return nil, err
 	}
-	at, streams, err := p.schemas.stand(ctx, cfg.Topic, cfg.Epoch, spans)
+	at, streams, err := p.schemas.stand(ctx, cfg.Topic, cfg.Epoch, cfg.begins, spans)
 	if err != nil {
 		return nil, err
 	}

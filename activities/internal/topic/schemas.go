@@ -2,6 +2,7 @@ package topic
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -283,8 +284,9 @@ func (s *Schemas) writeSeeds(ctx context.Context, seeds []seedRecord, first bool
 }
 
 // stand reads where an epoch stands in the topic, and the stream id of each
-// partition.
-func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, spans []Span) (*seeds, []StreamID, error) {
+// partition. One that begins stands nowhere, whatever has become of what was
+// written before it.
+func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, begins bool, spans []Span) (*seeds, []StreamID, error) {
 	s.mu.Lock()
 	known, err := chooseSeeds(s.seeds, epoch, len(spans))
 	s.mu.Unlock()
@@ -297,6 +299,11 @@ func (s *Schemas) stand(ctx context.Context, topic string, epoch uint32, spans [
 	var wg sync.WaitGroup
 	for p := range spans {
 		wg.Go(func() {
+			if begins && (known[p] == nil || known[p].Epoch < epoch) {
+				tails[p] = newTail(epoch)
+				streams[p], errs[p] = s.c.beginsIn(ctx, topic, p, spans[p], known[p])
+				return
+			}
 			tails[p], streams[p], errs[p] = s.c.readTail(ctx, topic, epoch, p, spans[p], known[p])
 		})
 	}
@@ -325,6 +332,26 @@ func chooseSeeds(all map[string]seedRecord, epoch uint32, partitions int) ([]*se
 		}
 	}
 	return chosen, nil
+}
+
+// beginsIn is the stream id of a partition in which an epoch begins: that with
+// which the partition begins, else the one that is known from an earlier epoch,
+// else another.
+func (c *Client) beginsIn(ctx context.Context, topic string, partition int, span Span, seed *seedRecord) (StreamID, error) {
+	id, err := c.firstStream(ctx, topic, partition, span)
+	if err != nil {
+		return id, err
+	}
+	var r Record
+	if id == (StreamID{}) && seed != nil && seed.Offset < span.End && r.parse(seed.Watermark) == nil {
+		id = r.Stream
+	}
+	if id == (StreamID{}) {
+		if _, err := rand.Read(id[:]); err != nil {
+			return id, fmt.Errorf("make a stream id: %w", err)
+		}
+	}
+	return id, nil
 }
 
 // readTail reads where an epoch stands in one partition. seed is what is known
