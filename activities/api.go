@@ -298,6 +298,8 @@ type CaptureProgress struct {
 	// change that is not yet acknowledged by Kafka, 0 where there is none.
 	LagBytes   int64   `json:"lag_bytes"`
 	LagSeconds float64 `json:"lag_seconds"`
+	// WAL is what the source keeps for the slot; nil before the first look.
+	WAL *WAL `json:"wal,omitempty"`
 	// Rows and Bytes count what was published since the activity began.
 	Rows       int64  `json:"rows"`
 	Bytes      int64  `json:"bytes"`

@@ -278,6 +278,9 @@ func (c *capturer) upkeep(now time.Time, idle bool) error {
 			return err
 		}
 		metrics.walHeld.WithLabelValues(db).Set(float64(wal.Held))
+		c.mu.Lock()
+		c.figure.WAL = c.figure.WAL.next(now, &wal, c.in.DB.WALBudget)
+		c.mu.Unlock()
 		if idle && now.Sub(c.moved) > nudgeEvery && now.Sub(c.nudged) > nudgeEvery && wal.Held > 16<<20 {
 			c.nudged = now
 			return c.sql.Heartbeat(c.l.ctx)

@@ -28,6 +28,9 @@ func printReport(w io.Writer, r *control.Report, tables bool, now time.Time) {
 	}
 	flush(t)
 	for _, db := range r.Databases {
+		if line := holds(db); line != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", db.Name, line)
+		}
 		if db.Reason != nil {
 			printReason(w, db.Name, db.Reason, now)
 		}
@@ -53,6 +56,35 @@ func printReport(w io.Writer, r *control.Report, tables bool, now time.Time) {
 		}
 		flush(t)
 	}
+}
+
+// worthWAL is how much WAL a slot that is read may hold, in bytes, and scarce for
+// how many hours there has to be room, before the status speaks of it.
+const worthWAL, scarce = 1 << 30, 48
+
+// holds says how much WAL the source keeps for a database, where that matters.
+func holds(db *control.Database) string {
+	w := db.WAL
+	if w == nil {
+		return ""
+	}
+	idle := db.Phase == workflows.Parked || db.Phase == workflows.Paused
+	if !idle && w.HeldBytes < worthWAL && (w.HoursLeft == nil || *w.HoursLeft > scarce) {
+		return ""
+	}
+	line := "the source holds " + size(w.HeldBytes) + " of WAL"
+	if w.GrowthPerHour != nil && *w.GrowthPerHour > 0 {
+		line += ", " + size(*w.GrowthPerHour) + " more an hour"
+	}
+	switch {
+	case w.RoomBytes == nil:
+		line += "; nothing limits it"
+	case w.HoursLeft != nil:
+		line += fmt.Sprintf("; room for %s, which is %s", size(*w.RoomBytes), span(*w.HoursLeft*3600))
+	default:
+		line += "; room for " + size(*w.RoomBytes)
+	}
+	return line
 }
 
 // printReason writes why something does not go on.

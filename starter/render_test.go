@@ -22,7 +22,7 @@ func aReport() *control.Report {
 		Databases: []*control.Database{
 			{
 				Name: "shop", Region: "local", Pool: "default", Workers: []string{"w-1", "w-2"}, Phase: workflows.Running,
-				LagBytes: &none, LagSeconds: &fine,
+				LagBytes: &none, LagSeconds: &fine, WAL: &control.WAL{HeldBytes: 1 << 20, RoomBytes: new(int64(1 << 40))},
 				Tables: []*control.Table{
 					{Name: "public.customers", Phase: workflows.Live, Latest: "file:///lake/shop/public/customers/latest", History: "file:///lake/shop/public/customers/history", RowsCopied: 30000, Position: "e1 0/16B3748 #2"},
 					{Name: "public.events", Phase: workflows.Live, History: "file:///lake/shop/public/events/history", RowsCopied: 1234567, Position: "e1 0/16B3748 #9"},
@@ -43,6 +43,11 @@ func aReport() *control.Report {
 					Code: "NO_WORKER", Message: "no worker serves task queue millrace.local.large.control",
 					Remedy: "bin/millrace-worker --fleet fleet.yaml --pool large", Since: noon.Add(-754 * time.Second).Format(time.RFC3339),
 				},
+			},
+			{
+				Name: "hr", Region: "local", Pool: "default", Workers: []string{}, Phase: workflows.Parked, Tables: []*control.Table{},
+				WAL:    &control.WAL{HeldBytes: 3 << 30, GrowthPerHour: new(int64(1 << 30)), RoomBytes: new(int64(12 << 30)), HoursLeft: new(12.0)},
+				Reason: &control.Reason{Code: "SOURCE_AUTH", Message: "the server refuses the password", Remedy: "millrace resume hr"},
 			},
 			{
 				Name: "erp", Region: "local", Pool: "default", Workers: []string{}, Phase: control.NotApplied, Tables: []*control.Table{},

@@ -229,15 +229,18 @@ func (r *VerifyReport) Equal() bool {
 // the heartbeat details of the pending activities Capture
 // ([activities.CaptureProgress]) and Commit ([activities.CommitProgress]).
 type Status struct {
-	Name     string             `json:"name"`
-	Region   string             `json:"region"`
-	Pool     string             `json:"pool"`
-	Phase    Phase              `json:"phase"`
-	Reason   *activities.Reason `json:"reason"`
-	Workers  []string           `json:"workers"`
-	Epoch    uint32             `json:"epoch"`
-	Tables   []TableStatus      `json:"tables"`
-	Requests []Request          `json:"requests,omitempty"`
+	Name    string             `json:"name"`
+	Region  string             `json:"region"`
+	Pool    string             `json:"pool"`
+	Phase   Phase              `json:"phase"`
+	Reason  *activities.Reason `json:"reason"`
+	Workers []string           `json:"workers"`
+	Epoch   uint32             `json:"epoch"`
+	// WAL is what the source was seen to keep for the slot; nil while the slot is
+	// read, for capture then tells it.
+	WAL      *activities.WAL `json:"wal,omitempty"`
+	Tables   []TableStatus   `json:"tables"`
+	Requests []Request       `json:"requests,omitempty"`
 }
 
 // TableStatus is one table's part of a Status.

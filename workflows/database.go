@@ -36,6 +36,8 @@ type database struct {
 	removed *Removed
 	// draining tells that this run ends: nothing is started any more.
 	draining bool
+	// watches tells that a slot is watched that nobody reads.
+	watches bool
 	// stopping is the copy that a coroutine of this run ends.
 	stopping string
 }

@@ -28,7 +28,9 @@ func TestANewEpochCopiesEveryTableAgain(t *testing.T) {
 		out.Epoch, out.SystemID, out.LSN, out.Floor = 2, "t", 99, []byte(`["floor"]`)
 		return out, nil
 	}
-	w.previews(func(activities.PreviewInput) (activities.PreviewResult, error) { return activities.PreviewResult{}, nil })
+	w.previews(func(activities.PreviewInput) (activities.PreviewResult, error) {
+		return activities.PreviewResult{}, nil
+	})
 	var asked *request[workflows.Accepted]
 	w.at(time.Second, func() {
 		w.signal(workflows.Pause, workflows.PauseInput{Tables: []string{"public.c"}})

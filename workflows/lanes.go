@@ -31,21 +31,22 @@ const (
 	forcedStep = 30 * time.Second
 )
 
-// What runs for a database. The first three run side by side, the others alone.
+// What runs for a database. The first three run side by side, the next two alone.
 const (
 	capturing = iota
 	committing
 	scanning
 	preparing
 	dropping
+	watching // beside whatever else runs
 	laneCount
 )
 
 // names are those of the lanes in reasons and reports.
-var names = [laneCount]string{LaneCapture, LaneCommit, "scan", "prepare", "drop"}
+var names = [laneCount]string{LaneCapture, LaneCommit, "scan", "prepare", "drop", "watch"}
 
 // shown is the order in which the lanes' troubles are shown.
-var shown = []string{"prepare", "drop", LaneCapture, LaneCommit, LaneCopy, "scan"}
+var shown = []string{"prepare", "drop", LaneCapture, LaneCommit, LaneCopy, "scan", "watch"}
 
 // lane is one activity that is run again and again, by a coroutine of its own.
 type lane struct {
@@ -64,6 +65,9 @@ var steps *activities.Activities
 
 // wants tells whether a lane should run in this phase.
 func (d *database) wants(i int) bool {
+	if i == watching {
+		return d.watches && d.unread() && !d.draining
+	}
 	switch d.s.Phase {
 	case Preparing:
 		return i == preparing && !d.draining
@@ -83,7 +87,9 @@ func (d *database) mayStart(i int) bool {
 		return false
 	}
 	for j := range d.lanes {
-		if d.lanes[j].running && (i == j || i > scanning || j > scanning) {
+		switch {
+		case !d.lanes[j].running:
+		case i == j, i != watching && j != watching && (i > scanning || j > scanning):
 			return false
 		}
 	}
@@ -102,6 +108,7 @@ func (d *database) idle() bool {
 
 // supervise starts the lanes that the phase wants and ends the others.
 func (d *database) supervise(ctx workflow.Context) {
+	d.unwatched(ctx)
 	for i := range d.lanes {
 		l := &d.lanes[i]
 		if l.running && l.cancel != nil && (!d.wants(i) || l.generation != d.generation) {
@@ -170,6 +177,8 @@ func (d *database) run(ctx workflow.Context, i int) {
 		} else {
 			f := failure(ctx, &d.s.Config, queue, err)
 			switch {
+			case i == watching && d.s.Phase == Parked:
+				f.Park = false // it is
 			case i == dropping:
 				f.Park = false // it is asked for already
 				f.Reason.Remedy = "mend that, or leave behind what cannot be reached:\n" + d.s.forced()
@@ -211,6 +220,8 @@ func (d *database) step(ctx workflow.Context, i int) (queue string, err error) {
 		return d.scan(ctx)
 	case preparing:
 		return d.prepare(ctx)
+	case watching:
+		return d.watch(ctx)
 	default:
 		return d.drop(ctx)
 	}

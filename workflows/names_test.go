@@ -19,7 +19,7 @@ func TestNamesAreAContract(t *testing.T) {
 	for what, c := range map[string]struct{ have, want []string }{
 		"activities": {steps, []string{
 			"AwaitCaughtUp", "Capture", "Commit", "CopyChunk", "Drop", "EmitMarker", "FinishCopy", "Hold",
-			"PlanCopy", "Prepare", "Preview", "Purge", "Scan", "VerifyTable",
+			"PlanCopy", "Prepare", "Preview", "Purge", "Scan", "VerifyTable", "Watch",
 		}},
 		"workflows": {
 			[]string{workflows.DatabaseWorkflow, workflows.CopyWorkflow, workflows.VerifyWorkflow, workflows.PlanWorkflow},

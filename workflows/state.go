@@ -55,6 +55,8 @@ type State struct {
 	// Copy is the copy that runs; Copies counts them.
 	Copy   *CopyState `json:"copy,omitempty"`
 	Copies int        `json:"copies,omitempty"`
+	// WAL is what the source was seen to keep for a slot that nobody reads.
+	WAL *activities.WAL `json:"wal,omitempty"`
 	// Worker served the commit lane last: its key index is warm.
 	Worker string `json:"worker,omitempty"`
 	// Remove is the request that ends the mirror.
@@ -426,7 +428,7 @@ func (s *State) note(name string, at time.Time, outcome string) {
 func (s *State) status(workers []string) Status {
 	st := Status{
 		Name: s.Config.Name, Region: s.Config.Region, Pool: s.Config.Pool,
-		Phase: s.Phase, Reason: s.reason(), Epoch: s.Epoch, Requests: s.Requests,
+		Phase: s.Phase, Reason: s.reason(), Epoch: s.Epoch, Requests: s.Requests, WAL: s.WAL,
 		Workers: workers, Tables: make([]TableStatus, 0, len(s.Tables)),
 	}
 	for i := range s.Tables {

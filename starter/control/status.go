@@ -53,6 +53,8 @@ type Database struct {
 	// the oldest change that is not in the lake yet. Nil where nobody reports.
 	LagBytes   *int64   `json:"lag_bytes"`
 	LagSeconds *float64 `json:"lag_seconds"`
+	// WAL is what the source keeps for the slot; nil where nobody has looked.
+	WAL *WAL `json:"wal"`
 	// RowsStreamed counts the changes committed since the commit lane's activity
 	// began; null where no lane reports.
 	RowsStreamed *int64 `json:"rows_streamed"`
@@ -75,6 +77,28 @@ type Table struct {
 	History    string `json:"history"`
 	RowsCopied int64  `json:"rows_copied"`
 	Position   string `json:"position"`
+}
+
+// WAL is how much of its log the source keeps for a database's slot.
+type WAL struct {
+	HeldBytes int64 `json:"held_bytes"`
+	// GrowthPerHour is in bytes; nil at the first look.
+	GrowthPerHour *int64 `json:"growth_bytes_per_hour"`
+	// RoomBytes may still come, until the server's limit or the database's budget;
+	// nil where there is none. HoursLeft is how long that lasts as it grows now.
+	RoomBytes *int64   `json:"room_bytes"`
+	HoursLeft *float64 `json:"hours_left"`
+	// ObservedAt is in RFC 3339.
+	ObservedAt string `json:"observed_at"`
+}
+
+func walOf(w *activities.WAL) *WAL {
+	if w == nil {
+		return nil
+	}
+	return &WAL{
+		HeldBytes: w.Held, GrowthPerHour: w.Growth, RoomBytes: w.Room, HoursLeft: w.HoursLeft(), ObservedAt: w.At.Format(time.RFC3339),
+	}
 }
 
 // Reason says why something does not go on, and what mends it.
@@ -275,7 +299,7 @@ func (c *Client) served(ctx context.Context, queue string) (bool, error) {
 func (c *Client) merge(st *workflows.Status, desc *workflowservice.DescribeWorkflowExecutionResponse, now time.Time) *Database {
 	db := &Database{
 		Name: st.Name, Region: st.Region, Pool: st.Pool, Phase: st.Phase,
-		Reason: reasonOf(st.Reason), Workers: slices.Clone(st.Workers), Requests: st.Requests,
+		Reason: reasonOf(st.Reason), Workers: slices.Clone(st.Workers), Requests: st.Requests, WAL: walOf(st.WAL),
 	}
 	tables := make(map[uint32]*Table, len(st.Tables))
 	for _, t := range st.Tables {
@@ -399,6 +423,9 @@ func (p *progress) into(db *Database, silence time.Duration, now time.Time) {
 	}
 	if p.capture != nil {
 		db.LagBytes = &p.capture.LagBytes
+		if p.capture.WAL != nil {
+			db.WAL = walOf(p.capture.WAL)
+		}
 		lag(p.capture.LagSeconds, p.captured)
 		db.Workers = append(db.Workers, p.capture.Worker)
 	}

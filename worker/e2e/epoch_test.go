@@ -71,6 +71,7 @@ func TestWhatIsLostIsMadeUpForByANewEpoch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	src := s.add("epochs")
+	src.exec(`SET synchronous_commit = on`) // a slot is moved as far as the WAL is flushed
 	src.exec(`CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'copied' FROM generate_series(1, 100) i;
 		CREATE TABLE idle (id int PRIMARY KEY); INSERT INTO idle SELECT generate_series(1, 10)`)
 	s.worker("a")

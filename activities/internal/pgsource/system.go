@@ -77,6 +77,11 @@ type WAL struct {
 	Status string
 }
 
+// Usable returns an [ErrSlotLost] where the slot can no longer be read.
+func (w *WAL) Usable(slot string) error {
+	return (&Slot{Name: slot, WALStatus: w.Status, Restart: w.Restart}).usable()
+}
+
 // WAL tells how the slot stands.
 func (d *DB) WAL(ctx context.Context, slot string) (WAL, error) {
 	w := WAL{Safe: -1}
