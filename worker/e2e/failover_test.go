@@ -191,7 +191,7 @@ func TestARestoreToAnEarlierPointIsNotReadOnFrom(t *testing.T) {
 
 	must(t, pg.Stop())
 	clone(t, backup, data)
-	signalFile(t, data, "recovery.signal", "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n")
+	signalFile(t, data, "recovery.signal", "restore_command = 'false'\n")
 	must(t, pg.Start(t.Context()))
 	src.reconnect()
 	until(t, 30*time.Second, "the restored server takes writes", func() bool {
