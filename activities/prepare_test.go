@@ -142,7 +142,7 @@ func TestAPublicationThatIsGoneParksTheDatabase(t *testing.T) {
 	if n := strings.Count(fmt.Sprint(err), "does not exist: somebody dropped it"); n != 2 {
 		t.Errorf("%d steps say so: %v", n, err)
 	}
-	if f := Classify(fmt.Errorf("%w", pgsource.ErrPublicationMissing)); !f.Park || !f.Database || !strings.Contains(f.Reason.Remedy, "millrace remove") {
+	if f := Classify(fmt.Errorf("%w", pgsource.ErrPublicationMissing)); !f.Park || !f.Database || !strings.Contains(f.Reason.Remedy, "millrace unpark {db} --new-epoch") {
 		t.Errorf("%+v", f)
 	}
 }
