@@ -363,5 +363,8 @@ type Problem struct {
 	Table    string `json:"table,omitempty"`
 	Sentence string `json:"sentence"`
 	Remedy   string `json:"remedy"`
+	// By says who can carry the remedy out, as the doctor knows; empty means
+	// whoever keeps the fleet file.
+	By       string `json:"by,omitempty"`
 	Blocking bool   `json:"blocking"`
 }

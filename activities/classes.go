@@ -57,7 +57,7 @@ var classes = []class{
 	{syscall.ENOSPC, "DISK_FULL", retry, true, "free space on that disk"},
 	{syscall.EDQUOT, "DISK_FULL", retry, true, "free space on that disk"},
 	{pgsource.ErrAuth, "SOURCE_AUTH", park, true, "set the password that the fleet file refers to where the worker runs, restart the worker"},
-	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace validate --connect prints the SQL)"},
+	{pgsource.ErrPrivilege, "PERMISSION_DENIED", park, true, "grant what is missing (millrace doctor {db} prints the SQL)"},
 	{pgsource.ErrWALLevel, "WAL_LEVEL", park, true, "ALTER SYSTEM SET wal_level = logical; restart PostgreSQL"},
 	{pgsource.ErrNoFreeSlot, "NO_FREE_SLOT", park, true, "raise max_replication_slots and max_wal_senders or drop slots that nobody reads"},
 	{pgsource.ErrSlotLost, "SLOT_LOST", park, true, "changes were lost at the source: " + again},

@@ -1,9 +1,12 @@
 package activities
 
 import (
+	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,10 +16,13 @@ import (
 	"testing"
 )
 
-// TestEveryReasonCodeIsDocumented holds the README's list of reason codes, and
-// those that DESIGN.md names, against the codes that there are.
+var update = flag.Bool("update", false, "add sections for codes that docs/reasons.md lacks")
+
+// TestEveryReasonCodeIsDocumented holds docs/reasons.md, and the codes that
+// DESIGN.md names, against the codes that there are. With -update it adds a
+// section for a code that lacks one, which is then to be written.
 func TestEveryReasonCodeIsDocumented(t *testing.T) {
-	listed := documented(t, "README.md", "## Reason codes")
+	listed := reasonSections(t)
 	known := map[string]bool{}
 	for _, c := range classes {
 		known[string(c.code)] = true
@@ -32,20 +38,114 @@ func TestEveryReasonCodeIsDocumented(t *testing.T) {
 	if len(known) < 40 {
 		t.Fatalf("found %d codes: not all were looked at", len(known))
 	}
+	if *update {
+		writeSections(t, listed, known)
+		listed = reasonSections(t)
+	}
 	for code := range known {
-		if !listed[code] {
-			t.Errorf("README.md lacks the reason code %s", code)
+		if listed[code] == nil {
+			t.Errorf("%s lacks the reason code %s (go test ./activities -run Documented -update adds a section to write)", reasonsPage, code)
 		}
 	}
-	for code := range listed {
+	for code, s := range listed {
 		if !known[code] {
-			t.Errorf("README.md lists %s, which is no reason code", code)
+			t.Errorf("%s has %s, which is no reason code", reasonsPage, code)
+		}
+		for part, text := range map[string]string{"Meaning": s.meaning, "Cause": s.cause, "Remedy": s.remedy} {
+			if len(text) < 10 || strings.Contains(text, unwritten) {
+				t.Errorf("%s: %s of %s is not written", reasonsPage, part, code)
+			}
+		}
+	}
+	for _, c := range classes {
+		s := listed[string(c.code)]
+		if s == nil {
+			continue
+		}
+		about := map[bool]string{true: "database", false: "table"}[c.database]
+		if becomes := [...]string{retry: "is tried again", anew: "begins again", park: "parks"}[c.act]; !strings.Contains(s.kind, becomes) || !strings.Contains(s.kind, about) {
+			t.Errorf("%s says of %s %q, which as %v %s and concerns a %s", reasonsPage, c.code, s.kind, c.class, becomes, about)
+		}
+		if c.act != park {
+			continue
+		}
+		command := strings.ReplaceAll(s.command, "public.orders", "public.a")
+		if !goesOn.MatchString(command) {
+			t.Errorf("%s: the remedy of %s ends with %q, which makes nothing go on", reasonsPage, c.code, s.command)
+		}
+		if CopiesAgain(c.code) && c.code != "UNREPRESENTABLE_VALUE" && !strings.HasSuffix(command, " --yes") {
+			t.Errorf("%s: the remedy of %s ends with %q, which does not copy the table", reasonsPage, c.code, s.command)
 		}
 	}
 	for code := range documented(t, "DESIGN.md", "## 9.") {
 		if !known[code] {
 			t.Errorf("DESIGN.md names %s, which is no reason code", code)
 		}
+	}
+}
+
+const (
+	reasonsPage = "docs/reasons.md"
+	// unwritten stands in a section that was added and not written.
+	unwritten = "TO BE WRITTEN"
+)
+
+// section is what docs/reasons.md says of one code.
+type section struct {
+	text                         string // all of it, heading included
+	kind, meaning, cause, remedy string
+	command                      string // the last line of the remedy's commands
+}
+
+var sectionParts = regexp.MustCompile(`(?s)\A## ([A-Z_]+)\n\n\*([^*]+)\*\n\n\*\*Meaning:\*\* (.+?)\n\n\*\*Cause:\*\* (.+?)\n\n\*\*Remedy:\*\* (.+?)\n\n(?:\x60{3}\n(.+?)\n\x60{3}\n\n)?\z`)
+
+// reasonSections reads docs/reasons.md: one section a code, in order.
+func reasonSections(t *testing.T) map[string]*section {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", reasonsPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]*section{}
+	last := ""
+	for i, text := range strings.Split(string(b)+"\n", "\n## ") {
+		if i == 0 {
+			continue
+		}
+		text = "## " + strings.TrimRight(text, "\n") + "\n\n"
+		m := sectionParts.FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s: a section is not made of meaning, cause, remedy and commands:\n%s", reasonsPage, text)
+		}
+		if m[1] <= last {
+			t.Errorf("%s: %s stands after %s", reasonsPage, m[1], last)
+		}
+		last = m[1]
+		sections[m[1]] = &section{text: text, kind: m[2], meaning: m[3], cause: m[4], remedy: m[5], command: m[6][strings.LastIndexByte(m[6], '\n')+1:]}
+	}
+	return sections
+}
+
+// writeSections writes docs/reasons.md in order, with a section for each code.
+func writeSections(t *testing.T, listed map[string]*section, known map[string]bool) {
+	t.Helper()
+	name := filepath.Join("..", reasonsPage)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(string(b), "\n## ")
+	text := strings.TrimRight(head, "\n") + "\n\n"
+	for code := range known {
+		if listed[code] == nil {
+			listed[code] = &section{text: fmt.Sprintf("## %s\n\n*table: parks*\n\n**Meaning:** %s.\n\n**Cause:** %s.\n\n**Remedy:** %s.\n\n```\nmillrace unpark shop public.orders\n```\n\n", code, unwritten, unwritten, unwritten)}
+		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(listed)) {
+		text += listed[code].text
+	}
+	if err := os.WriteFile(name, []byte(strings.TrimRight(text, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -94,6 +94,8 @@ func databaseOf(args []any) string {
 		return in.DB.Name
 	case DropInput:
 		return in.DB.Name
+	case DoctorInput:
+		return in.DB.Name
 	}
 	return ""
 }

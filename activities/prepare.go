@@ -505,27 +505,3 @@ func quoteAll(prefix string, names []string) []string {
 	}
 	return out
 }
-
-// CheckSource tries a database as a newcomer's: it connects with the fleet
-// file's settings and lists what stands in the way. An error means that the
-// source could not be asked at all.
-func CheckSource(ctx context.Context, db fleet.Database) ([]Problem, error) {
-	password, err := db.Password.Resolve()
-	if err != nil {
-		return nil, err
-	}
-	sql, err := pgsource.Connect(ctx, pgsource.Config{URL: db.URL, Password: password, Tag: tag(db.Name, "validate")})
-	if err != nil {
-		return nil, err
-	}
-	defer sql.Close()
-	problems, err := sql.Check(ctx, db.Tables)
-	if err != nil {
-		return nil, err
-	}
-	var out []Problem
-	for _, p := range problems {
-		out = append(out, Problem{Code: Code(p.Code), Table: p.Table, Sentence: p.Sentence, Remedy: p.Remedy, Blocking: p.Blocking})
-	}
-	return out, nil
-}

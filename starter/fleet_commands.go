@@ -1,16 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
-	"sync"
 	"text/tabwriter"
-	"time"
 
-	"github.com/millrace-io/millrace/activities"
 	"github.com/millrace-io/millrace/activities/fleet"
 )
 
@@ -51,27 +45,22 @@ func (initCommand) Run(a *app) error {
 	return nil
 }
 
-type validateCommand struct {
-	Databases []string `arg:"" optional:"" name:"database" help:"Databases to connect to; none means all."`
-	Connect   bool     `help:"Connect to the databases and print the SQL for what is missing."`
-}
+type validateCommand struct{}
 
 // Help shows examples.
 func (validateCommand) Help() string {
-	return `Without --connect nothing is contacted: the file alone is checked. With it, each database is asked from here, with the secrets of this environment; nothing there is changed.
+	return `The file alone is checked; nothing is contacted. What stands in the way at the databases, in Kafka, in the lake and in Temporal says millrace doctor.
 
 Examples:
 
   millrace validate --fleet fleet.yaml
-  SHOP_PASSWORD=... millrace validate shop --connect --fleet fleet.yaml`
+  millrace validate --json --fleet fleet.yaml | jq '.faults[] | {line, message}'`
 }
 
-// verdict is the JSON form of an offline validation.
+// verdict is the JSON form of a validation.
 type verdict struct {
 	Valid  bool    `json:"valid"`
 	Faults []fault `json:"faults"`
-	// Databases are set with --connect.
-	Databases []checked `json:"databases,omitempty"`
 }
 
 type fault struct {
@@ -81,87 +70,17 @@ type fault struct {
 	Message string `json:"message"`
 }
 
-// checked is what connecting to one database showed.
-type checked struct {
-	Name     string               `json:"name"`
-	Problems []activities.Problem `json:"problems"`
-}
-
-// blocking tells whether the database cannot be mirrored as it is.
-func (c *checked) blocking() bool {
-	for i := range c.Problems {
-		if c.Problems[i].Blocking {
-			return true
-		}
-	}
-	return false
-}
-
-// Run checks the file and, when asked, the databases.
+// Run checks the file.
 func (v validateCommand) Run(a *app) error {
-	if len(v.Databases) > 0 && !v.Connect {
-		return usageError("validate reads the whole file; databases are named for --connect alone")
-	}
 	f, err := a.file()
 	if err != nil {
 		return a.invalid(err)
 	}
-	if !v.Connect {
-		if a.json {
-			return a.print(verdict{Valid: true, Faults: []fault{}})
-		}
-		a.printf("%s is valid: %s in region %s, lake %s\n", a.fleet, count(len(f.Databases), "database"), f.Region, f.Lake)
-		return nil
-	}
-	chosen := names(f, v.Databases)
-	out := verdict{Valid: true, Faults: []fault{}, Databases: make([]checked, len(chosen))}
-	var g sync.WaitGroup
-	for i, name := range chosen {
-		db, err := f.Database(name)
-		if err != nil {
-			return err
-		}
-		g.Go(func() { out.Databases[i] = check(a.ctx, db) })
-	}
-	g.Wait()
-	if err := a.ctx.Err(); err != nil {
-		return err
-	}
-	code := exitOK
-	for i := range out.Databases {
-		if out.Databases[i].blocking() {
-			code = exitError
-		}
-		if !a.json {
-			printChecked(a.stdout, &out.Databases[i])
-		}
-	}
 	if a.json {
-		if err := a.print(out); err != nil {
-			return err
-		}
+		return a.print(verdict{Valid: true, Faults: []fault{}})
 	}
-	if code != exitOK {
-		return status(code)
-	}
+	a.printf("%s is valid: %s in region %s, lake %s\n", a.fleet, count(len(f.Databases), "database"), f.Region, f.Lake)
 	return nil
-}
-
-// connectLimit is how long a source may take to answer.
-const connectLimit = 9 * time.Second
-
-// check connects to one database.
-func check(ctx context.Context, db *fleet.Database) checked {
-	ctx, cancel := context.WithTimeout(ctx, connectLimit)
-	defer cancel()
-	c := checked{Name: db.Name, Problems: []activities.Problem{}}
-	problems, err := activities.CheckSource(ctx, *db)
-	if err != nil {
-		r := activities.Classify(err).Reason.For(db.Name)
-		problems = []activities.Problem{{Code: r.Code, Sentence: r.Message, Remedy: r.Remedy, Blocking: true}}
-	}
-	c.Problems = append(c.Problems, problems...)
-	return c
 }
 
 // invalid reports a file that could not be read or has faults.
@@ -178,34 +97,6 @@ func (a *app) invalid(err error) error {
 		return err
 	}
 	return status(exitError)
-}
-
-// printChecked writes what connecting to one database showed.
-func printChecked(w io.Writer, c *checked) {
-	switch {
-	case len(c.Problems) == 0:
-		fmt.Fprintf(w, "%s: ready\n", c.Name)
-		return
-	case c.blocking():
-		fmt.Fprintf(w, "%s: %s; mirroring cannot begin before those marked ! are mended\n", c.Name, count(len(c.Problems), "problem"))
-	default:
-		fmt.Fprintf(w, "%s: ready, with %s\n", c.Name, count(len(c.Problems), "remark"))
-	}
-	for i := range c.Problems {
-		p := &c.Problems[i]
-		mark := " "
-		if p.Blocking {
-			mark = "!"
-		}
-		where := ""
-		if p.Table != "" && !strings.Contains(p.Sentence, p.Table) {
-			where = p.Table + ": "
-		}
-		fmt.Fprintf(w, " %s %s%s [%s]\n", mark, where, p.Sentence, p.Code)
-		if p.Remedy != "" {
-			fmt.Fprintf(w, "%s\n", indent(p.Remedy, "       "))
-		}
-	}
 }
 
 // columns returns a writer that aligns cells ended by tabs.

@@ -38,7 +38,8 @@ type commands struct {
 	JSON  bool   `name:"json" help:"Print JSON where there is something to read."`
 
 	Init     initCommand     `cmd:"" help:"Register Millrace's search attributes with Temporal."`
-	Validate validateCommand `cmd:"" help:"Check the fleet file, and with --connect the databases."`
+	Validate validateCommand `cmd:"" help:"Check the fleet file."`
+	Doctor   doctorCommand   `cmd:"" help:"Check databases, Kafka, lake and Temporal, and print what mends each fault."`
 	Explain  explainCommand  `cmd:"" help:"Show what the fleet file says about a table, and which line says it."`
 	Plan     planCommand     `cmd:"" help:"Show what apply would do, and what that costs."`
 	Apply    applyCommand    `cmd:"" help:"Start mirroring, or change how: what plan shows."`
@@ -58,6 +59,7 @@ const description = `Mirrors PostgreSQL databases into Delta tables, through Kaf
 Examples:
 
   millrace init --fleet fleet.yaml        # once for a Temporal namespace
+  millrace doctor --fleet fleet.yaml      # what stands in the way, and what mends it
   millrace plan --fleet fleet.yaml        # what apply would do
   millrace apply --fleet fleet.yaml       # start mirroring every database
   millrace status --fleet fleet.yaml

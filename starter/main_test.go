@@ -50,7 +50,7 @@ func millrace(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
-		"", "init", "validate", "explain", "plan", "apply", "status", "wait", "pause", "resume", "unpark", "events", "remove", "verify",
+		"", "init", "validate", "doctor", "explain", "plan", "apply", "status", "wait", "pause", "resume", "unpark", "events", "remove", "verify",
 		"table", "table info", "table cat", "table checksum", "table files", "table log",
 		"table history", "table changes", "table compact", "table checkpoint", "table vacuum", "table fsck",
 	} {

@@ -123,21 +123,21 @@ func TestProofAsText(t *testing.T) {
 	golden(t, "proof_nothing.txt", b.String())
 }
 
-func TestProblemsAsText(t *testing.T) {
+func TestDiagnosisAsText(t *testing.T) {
 	var b bytes.Buffer
-	for _, c := range []checked{
-		{Name: "shop"},
-		{Name: "crm", Problems: []activities.Problem{{Code: "AUTH", Sentence: "password authentication failed for user \"millrace\"", Remedy: "set the variable", Blocking: true}}},
-		{Name: "erp", Problems: []activities.Problem{
-			{Code: "WAL_LEVEL", Sentence: "wal_level is replica", Remedy: "ALTER SYSTEM SET wal_level = logical;\n-- then restart the server", Blocking: true},
-			{Code: "TABLE_PRIVILEGE", Table: "public.pay", Sentence: "public.pay cannot be read by this role", Remedy: "GRANT SELECT ON public.pay TO millrace;", Blocking: true},
-			{Code: "IDENTITY_MISSING", Table: "public.log", Sentence: "it has no replica identity: it gets history alone", Remedy: "ALTER TABLE public.log REPLICA IDENTITY FULL;"},
-		}},
-		{Name: "hr", Problems: []activities.Problem{{Code: "WAL_UNBOUNDED", Sentence: "max_slot_wal_keep_size is -1"}}},
-	} {
-		printChecked(&b, &c)
-	}
-	golden(t, "problems.txt", b.String())
+	printDiagnosis(&b, &diagnosis{
+		Temporal: []activities.Problem{{Code: "NO_WORKER", Sentence: "no worker serves task queue millrace.local.default.control; databases of the pool stand still until one does", Remedy: "bin/millrace-worker --fleet fleet.yaml"}},
+		Databases: []examined{
+			{Name: "shop", Host: "self-run", Tables: 1},
+			{Name: "crm", Here: true, Problems: []activities.Problem{{Code: "SOURCE_AUTH", Sentence: "PostgreSQL at 127.0.0.1:5432 refuses the role millrace: password authentication failed", Remedy: "set the variable", Blocking: true}}},
+			{Name: "erp", Host: "RDS", Tables: 40, Problems: []activities.Problem{
+				{Code: "IDENTITY_MISSING", Table: "public.log", Sentence: "it has no replica identity: it gets history alone", Remedy: "ALTER TABLE public.log REPLICA IDENTITY FULL;", By: "the owner erp, or a member of rds_superuser"},
+				{Code: "WAL_LEVEL", Sentence: "wal_level is replica, so the log does not hold what changed", Remedy: "aws rds modify-db-parameter-group …\n# then reboot the instance", By: "an administrator of the AWS account", Blocking: true},
+				{Code: "COLUMN_GENERATED", Table: "public.pay", Sentence: "public.pay has generated columns, which are left out of the lake: total"},
+			}},
+		},
+	})
+	golden(t, "diagnosis.txt", b.String())
 }
 
 func TestNumbersForPeople(t *testing.T) {

@@ -123,6 +123,7 @@ func newWorker(c client.Client, queue, lane string, file *fleet.File, id string,
 		w.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Prove, workflow.RegisterOptions{Name: workflows.VerifyWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Foresee, workflow.RegisterOptions{Name: workflows.PlanWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Examine, workflow.RegisterOptions{Name: workflows.DoctorWorkflow})
 	}
 	return w
 }

@@ -56,6 +56,7 @@ const (
 	CopyWorkflow     = "Copy"
 	VerifyWorkflow   = "Verify"
 	PlanWorkflow     = "Plan"
+	DoctorWorkflow   = "Doctor"
 )
 
 // Updates, and signals of the same names. Signals carry the same input; their

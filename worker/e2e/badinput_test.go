@@ -65,8 +65,8 @@ func TestBadInputIsRefusedInOneSentence(t *testing.T) {
 		if n := src.number(`SELECT count(*) FROM pg_publication`); n != 0 {
 			t.Error("something was left at the source")
 		}
-		if r := s.run("validate", "no_privilege", "--connect"); r.code != 1 || !strings.Contains(r.stdout, "ALTER ROLE") {
-			t.Errorf("validate does not print the SQL: %v", r)
+		if r := s.run("doctor", "no_privilege"); r.code != 1 || !strings.Contains(r.stdout, "ALTER ROLE") || strings.Contains(r.stdout, "from here") {
+			t.Errorf("the doctor does not print the SQL: %v", r)
 		}
 		// The remedy, as it is given. The role does not own the table, so that its
 		// owner is given the SQL that publishes it.

@@ -60,6 +60,10 @@ type Problem struct {
 	Sentence string
 	// Remedy is the SQL or setting that mends it.
 	Remedy string
+	// By says who can carry the remedy out: a superuser, the owner of a table,
+	// who keeps the server. Diagnose alone fills it in; empty means whoever keeps
+	// the fleet file.
+	By string
 	// Blocking tells that the object cannot be mirrored as it is: the table, or
 	// without one the database.
 	Blocking bool

@@ -320,6 +320,12 @@ func (d *DB) connectError(err error) error {
 		if strings.Contains(pg.Message, "max_wal_senders") {
 			e.Class, e.Code = ErrNoFreeSlot, "NO_FREE_SLOT"
 		}
+	case "08P01":
+		if strings.Contains(pg.Message, "startup parameter") {
+			e.Class, e.Code = ErrConfig, "SOURCE_POOLER"
+			e.Sentence = fmt.Sprintf("a pooler answers at %s, which does not keep the settings of sessions: %s", where, pg.Message)
+			e.Remedy = "give the server's own host and port in url:"
+		}
 	case "22023", "42704":
 		e.Class, e.Code = ErrVersion, "SOURCE_VERSION"
 		e.Sentence = fmt.Sprintf("PostgreSQL at %s does not take a setting: %s", where, pg.Message)

@@ -114,12 +114,7 @@ func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change
 			case !in:
 				add = append(add, t)
 			case m.filtered:
-				problems = append(problems, Problem{
-					Code: "PUBLICATION_FILTERED", Blocking: true, Table: t.String(), OID: t.OID,
-					Sentence: fmt.Sprintf("%s is published by %s with a row filter or a column list, so that a copy would hold what the stream does not", t, p.name),
-					Remedy: fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE ONLY %s; ALTER PUBLICATION %s ADD TABLE ONLY %s;",
-						ident(p.name), ident(t.Schema, t.Name), ident(p.name), ident(t.Schema, t.Name)),
-				})
+				problems = append(problems, p.filters(t))
 			default:
 				published = append(published, t.OID)
 			}
@@ -135,22 +130,64 @@ func (d *DB) EnsurePublications(ctx context.Context, db string, tables []*change
 	return published, d.fill(problems), nil
 }
 
+// filters says that p publishes a table in part.
+func (p *publication) filters(t *change.Table) Problem {
+	return Problem{
+		Code: "PUBLICATION_FILTERED", Blocking: true, Table: t.String(), OID: t.OID,
+		Sentence: fmt.Sprintf("%s is published by %s with a row filter or a column list, so that a copy would hold what the stream does not", t, p.name),
+		Remedy: fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE ONLY %s; ALTER PUBLICATION %s ADD TABLE ONLY %s;",
+			ident(p.name), ident(t.Schema, t.Name), ident(p.name), ident(t.Schema, t.Name)),
+	}
+}
+
+// notOwned says that only others may have p publish a table.
+func (p *publication) notOwned(t *change.Table, owner string) Problem {
+	return Problem{
+		Code: "TABLE_NOT_OWNED", Blocking: true, Table: t.String(), OID: t.OID,
+		Sentence: fmt.Sprintf("%s belongs to %s, and only a role that owns both it and the publication %s may publish it", t, owner, p.name),
+		Remedy:   fmt.Sprintf("GRANT %s TO {role}; -- or, as a superuser: ALTER PUBLICATION %s ADD TABLE ONLY %s;", ident(owner), ident(p.name), ident(t.Schema, t.Name)),
+	}
+}
+
+// options are what p is made with.
+func (p *publication) options() string {
+	options := fmt.Sprintf("publish = '%s', publish_via_partition_root = true", p.publish)
+	if p.generated {
+		options += ", publish_generated_columns = none"
+	}
+	return options
+}
+
+// unfit says why a publication that exists cannot be used as it is; nil where it
+// can, or where it is ours to change.
+func (p *publication) unfit() []Problem {
+	problem := func(sentence, remedy string) []Problem {
+		return []Problem{{Code: "PUBLICATION", Sentence: sentence, Remedy: remedy, Blocking: true}}
+	}
+	anew := fmt.Sprintf("DROP PUBLICATION %s; CREATE PUBLICATION %s WITH (%s);", ident(p.name), ident(p.name), p.options())
+	switch {
+	case p.all:
+		return problem(fmt.Sprintf("the publication %s is FOR ALL TABLES: every table without a replica identity refuses its updates", p.name), anew)
+	case p.schemas:
+		return problem(fmt.Sprintf("the publication %s is FOR TABLES IN SCHEMA: a table without a replica identity made there would refuse its updates", p.name), anew)
+	case p.fit() || p.ours && p.owned:
+		return nil
+	}
+	return problem(fmt.Sprintf("the publication %s does not publish %q, by the partitions' root and without generated columns", p.name, p.publish),
+		fmt.Sprintf("ALTER PUBLICATION %s SET (%s);", ident(p.name), p.options()))
+}
+
+// fit tells that p has the options that it needs.
+func (p *publication) fit() bool { return p.actual == p.publish && p.viaRoot && !p.generated }
+
 // ensurePublication has p exist with the right options, and reads what is in
 // it.
 func (d *DB) ensurePublication(ctx context.Context, db string, p *publication, create bool) ([]Problem, error) {
 	if err := d.readPublication(ctx, db, p); err != nil {
 		return nil, err
 	}
-	options := fmt.Sprintf("publish = '%s', publish_via_partition_root = true", p.publish)
-	if p.generated {
-		options += ", publish_generated_columns = none"
-	}
-	statement := fmt.Sprintf("CREATE PUBLICATION %s WITH (%s)", ident(p.name), options)
+	statement := fmt.Sprintf("CREATE PUBLICATION %s WITH (%s)", ident(p.name), p.options())
 	comment := fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(p.name), literal(mark(db)))
-	set := fmt.Sprintf("ALTER PUBLICATION %s SET (%s)", ident(p.name), options)
-	problem := func(sentence, remedy string) ([]Problem, error) {
-		return []Problem{{Code: "PUBLICATION", Sentence: sentence, Remedy: remedy, Blocking: true}}, nil
-	}
 	switch {
 	case !p.exists && !create:
 		return nil, publicationMissing(p.name)
@@ -166,24 +203,20 @@ func (d *DB) ensurePublication(ctx context.Context, db string, p *publication, c
 		})
 		switch {
 		case errors.Is(err, ErrPrivilege):
-			return problem(fmt.Sprintf("the role %s may not make the publication %s in the database %s", d.user(), p.name, d.database()),
-				fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- or, as owner of the tables: %s;", ident(d.database()), ident(d.user()), statement))
+			return []Problem{{
+				Code: "PUBLICATION", Blocking: true,
+				Sentence: fmt.Sprintf("the role %s may not make the publication %s in the database %s", d.user(), p.name, d.database()),
+				Remedy:   fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- or, as owner of the tables: %s;", ident(d.database()), ident(d.user()), statement),
+			}}, nil
 		case err != nil && sqlstate(err) != "42710": // another worker made it
 			return nil, err
 		}
 		return nil, d.readPublication(ctx, db, p)
-	case p.all:
-		return problem(fmt.Sprintf("the publication %s is FOR ALL TABLES: every table without a replica identity refuses its updates", p.name),
-			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), statement))
-	case p.schemas:
-		return problem(fmt.Sprintf("the publication %s is FOR TABLES IN SCHEMA: a table without a replica identity made there would refuse its updates", p.name),
-			fmt.Sprintf("DROP PUBLICATION %s; %s;", ident(p.name), statement))
-	case p.actual == p.publish && p.viaRoot && !p.generated:
-		return nil, nil
-	case p.ours && p.owned:
-		return nil, d.alter(ctx, set)
 	}
-	return problem(fmt.Sprintf("the publication %s does not publish %q, by the partitions' root and without generated columns", p.name, p.publish), set+";")
+	if problems := p.unfit(); problems != nil || p.fit() {
+		return problems, nil
+	}
+	return nil, d.alter(ctx, fmt.Sprintf("ALTER PUBLICATION %s SET (%s)", ident(p.name), p.options()))
 }
 
 // readPublication fills in what exists.
@@ -274,9 +307,7 @@ func (d *DB) addTables(ctx context.Context, p *publication, add []*change.Table)
 			if ownerErr != nil {
 				return nil, nil, ownerErr
 			}
-			problem.Code = "TABLE_NOT_OWNED"
-			problem.Sentence = fmt.Sprintf("%s belongs to %s, and only a role that owns both it and the publication %s may publish it", t, owner, p.name)
-			problem.Remedy = fmt.Sprintf("GRANT %s TO {role}; -- or, as a superuser: %s", ident(owner), sql)
+			problem = p.notOwned(t, owner)
 		case errors.Is(err, errUnfit):
 			problem.Code = "TABLE_CHANGED"
 			problem.Sentence = fmt.Sprintf("the replica identity of %s changed while it was being published", t)

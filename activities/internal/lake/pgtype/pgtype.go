@@ -85,6 +85,12 @@ func For(c change.Column, cast string) (Mapping, error) {
 	return Mapping{}, fmt.Errorf("cast column %q to %q: %w: the casts are string, and binary for textual types", c.Name, cast, ErrCast)
 }
 
+// Text tells that values of a type are text, which a string holds as it is.
+func Text(t change.Type) bool { return !t.Array && isTextual(t) }
+
+// Name is how messages call a type.
+func Name(t change.Type) string { return typeName(t) }
+
 func typeName(t change.Type) string {
 	if t.Array {
 		return t.Name + "[]"
