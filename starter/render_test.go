@@ -126,7 +126,7 @@ func TestProofAsText(t *testing.T) {
 func TestDiagnosisAsText(t *testing.T) {
 	var b bytes.Buffer
 	printDiagnosis(&b, &diagnosis{
-		Temporal: []activities.Problem{{Code: "NO_WORKER", Sentence: "no worker serves task queue millrace.local.default.control; databases of the pool stand still until one does", Remedy: "bin/millrace-worker --fleet fleet.yaml"}},
+		Temporal: []activities.Problem{{Code: "NO_WORKER", Sentence: "no worker serves the task queues millrace.local.default.control; databases of the pool stand still until one does", Remedy: "bin/millrace-worker --fleet fleet.yaml"}},
 		Databases: []examined{
 			{Name: "shop", Host: "self-run", Tables: 1},
 			{Name: "crm", Here: true, Problems: []activities.Problem{{Code: "SOURCE_AUTH", Sentence: "PostgreSQL at 127.0.0.1:5432 refuses the role millrace: password authentication failed", Remedy: "set the variable", Blocking: true}}},

@@ -18,12 +18,12 @@ func TestNamesAreAContract(t *testing.T) {
 	}
 	for what, c := range map[string]struct{ have, want []string }{
 		"activities": {steps, []string{
-			"AwaitCaughtUp", "Capture", "Commit", "CopyChunk", "Drop", "EmitMarker", "FinishCopy", "Hold",
+			"AwaitCaughtUp", "Capture", "Commit", "CopyChunk", "Doctor", "Drop", "EmitMarker", "FinishCopy", "Hold",
 			"PlanCopy", "Prepare", "Preview", "Purge", "Scan", "VerifyTable", "Watch",
 		}},
 		"workflows": {
-			[]string{workflows.DatabaseWorkflow, workflows.CopyWorkflow, workflows.VerifyWorkflow, workflows.PlanWorkflow},
-			[]string{"Database", "Copy", "Verify", "Plan"},
+			[]string{workflows.DatabaseWorkflow, workflows.CopyWorkflow, workflows.VerifyWorkflow, workflows.PlanWorkflow, workflows.DoctorWorkflow},
+			[]string{"Database", "Copy", "Verify", "Plan", "Doctor"},
 		},
 		"requests": {
 			[]string{workflows.Apply, workflows.Pause, workflows.Resume, workflows.Remove, workflows.Wait, workflows.Verify, workflows.Plan, workflows.StatusQuery, workflows.ConfigQuery},

@@ -59,7 +59,7 @@ func (c *Client) DoctorTemporal(ctx context.Context, chosen []*fleet.Database) (
 		}
 		problems = append(problems, activities.Problem{
 			Code:     activities.CodeNoWorker,
-			Sentence: "no worker serves task queue " + strings.Join(idle, ", ") + "; databases of the pool stand still until one does",
+			Sentence: "no worker serves the task queues " + strings.Join(idle, ", ") + "; databases of the pool stand still until one does",
 			Remedy:   c.noWorker(idle[0]).(*NoWorkerError).Command,
 		})
 	}

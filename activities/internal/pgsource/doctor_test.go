@@ -267,7 +267,11 @@ func TestReleasesThatLoseChangesAreRefusedByTheBug(t *testing.T) {
 		{170005, "SOURCE_VERSION", true, "17.12"},
 		{170011, "SOURCE_VERSION_OLD", false, "subtransaction"},
 		{180001, "SOURCE_VERSION_OLD", false, "checkpoint"},
-		{150020, "", false, ""}, {160016, "", false, ""}, {170012, "", false, ""}, {180006, "", false, ""}, {190000, "", false, ""},
+		{150020, "", false, ""},
+		{160016, "", false, ""},
+		{170012, "", false, ""},
+		{180006, "", false, ""},
+		{190000, "", false, ""},
 	} {
 		problems := d.judge(&facts{version: c.version, versionText: "X", walLevel: "logical", slotsMax: 10, sendersMax: 10, replication: true, mayPublish: true, keep: "1GB"})
 		if c.code == "" {
