@@ -13,7 +13,6 @@ import (
 
 	"github.com/millrace-io/millrace/activities/change"
 	"github.com/millrace-io/millrace/activities/fleet"
-	"github.com/millrace-io/millrace/activities/internal/lake"
 	"github.com/millrace-io/millrace/activities/internal/lake/pgtype"
 	"github.com/millrace-io/millrace/activities/internal/pgsource"
 	"github.com/millrace-io/millrace/deltalog/schema"
@@ -198,19 +197,21 @@ func (a *Activities) examineLake(ctx context.Context, db *fleet.Database) (out D
 	if err := l.Probe(ctx); err != nil {
 		return out, err
 	}
-	out.Problems, err = space(l)
-	return out, err
+	free, known, err := l.Free()
+	if err != nil {
+		return out, err
+	}
+	if p, little := space(free); known && little {
+		out.Problems = append(out.Problems, p)
+	}
+	return out, nil
 }
 
-// space warns of a disk that is nearly full.
-func space(l *lake.Lake) ([]Problem, error) {
-	free, known, err := l.Free()
-	if err != nil || !known || free >= littleSpace {
-		return nil, err
-	}
-	return []Problem{{
+// space warns of a lake's disk that is nearly full.
+func space(free int64) (p Problem, little bool) {
+	return Problem{
 		Code:     "DISK_FULL",
 		Sentence: fmt.Sprintf("the lake's disk has %d MB left", free>>20),
 		Remedy:   "free space on it, or give the lake a larger one",
-	}}, nil
+	}, free < littleSpace
 }
