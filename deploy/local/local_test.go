@@ -151,6 +151,24 @@ func pids(t *testing.T, dir string) (all [3]int) {
 	return all
 }
 
+// awaitEnd waits until a process that was killed has let go of its lock.
+func awaitEnd(t *testing.T, dir, name string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		lock, err := (&resident{name: name}).lock(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lock != nil {
+			_ = lock.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s still holds its lock", name)
+		}
+	}
+}
+
 func TestUpIsHarmlessTwiceAndMendsACrash(t *testing.T) {
 	needServers(t)
 	o := UpOptions{Dir: filepath.Join(t.TempDir(), "it's here"), PortBase: fourPorts(t)}
@@ -187,6 +205,9 @@ func TestUpIsHarmlessTwiceAndMendsACrash(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, name := range []string{"kafka", "temporal"} {
+		awaitEnd(t, o.Dir, name)
 	}
 	s := up(t, o)
 	after := pids(t, o.Dir)
