@@ -129,6 +129,9 @@ func (s *site) replayable() []*historypb.History {
 	})
 	host, _ := os.Hostname()
 	named := regexp.MustCompile(`\b` + regexp.QuoteMeta(host) + `(-[0-9a-f]{12}|@|:[0-9a-f]{8}-)`)
+	// The revision that an apply was planned upon is a hash of a configuration with
+	// such paths; without one any will do.
+	planned := regexp.MustCompile(`"revision":"[0-9a-f]{16}"`)
 	local := func(text string) string {
 		return named.ReplaceAllString(strings.ReplaceAll(text, s.dir, "/var/lib/millrace"), "host$1")
 	}
@@ -146,7 +149,7 @@ func (s *site) replayable() []*historypb.History {
 		}
 		err := proxy.VisitPayloads(ctx, h, proxy.VisitPayloadsOptions{Visitor: func(_ *proxy.VisitPayloadsContext, ps []*commonpb.Payload) ([]*commonpb.Payload, error) {
 			for _, p := range ps {
-				p.Data = []byte(local(string(p.Data)))
+				p.Data = planned.ReplaceAll([]byte(local(string(p.Data))), []byte(`"revision":""`))
 			}
 			return ps, nil
 		}})
